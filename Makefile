@@ -1,0 +1,44 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help demo test quick lint types results bench clean
+
+help:  ## what can be made
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/  /'
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "trueread needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,volumes]'
+	touch $@
+
+demo: $(READY)  ## train, audit and report on the built-in phantom cohort; no data needed
+	$(BIN)/trueread run studies/quickstart.yaml
+
+test: lint types  ## lint, type check and all tests
+	$(BIN)/python -m pytest
+
+quick: lint types  ## the same without what trains networks or reads whole cohorts; under two minutes
+	$(BIN)/python -m pytest -m 'not slow'
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+results: $(READY)  ## docs/results.md again, from results/*.json
+	$(BIN)/python benchmarks/results_page.py
+
+bench: $(READY)  ## the benchmarks, each a ratio in one run
+	$(BIN)/python benchmarks/bootstrap.py
+	$(BIN)/python benchmarks/augmentation.py
+	$(BIN)/python benchmarks/startup.py
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

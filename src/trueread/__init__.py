@@ -1,0 +1,103 @@
+"""trueread trains medical-image classifiers that are right for the right reasons, and proves it.
+
+The public names are below; each is imported when it is first used, so that `import trueread` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from trueread._version import __version__
+
+if TYPE_CHECKING:
+    from trueread.audit.base import Audit, Needs, run_audits
+    from trueread.audit.finding import Better, Figure, Finding, Measure, Verdict
+    from trueread.audit.subject import Member, Subject
+    from trueread.cohort.cohort import Cohort
+    from trueread.cohort.source import load_cohort
+    from trueread.cohort.split import apply_split, assign_splits, save_split
+    from trueread.commands import catalogue, predict, run, train
+    from trueread.errors import InputError, NotMeasured, TruereadError
+    from trueread.method.base import Method, build_method
+    from trueread.model.classifier import Classifier, Output, Predictor, ProbabilityFunction
+    from trueread.model.explain import grad_cam
+    from trueread.shift.base import Shift
+    from trueread.stats import Estimate
+    from trueread.study import Study, load_study
+    from trueread.training.config import TrainConfig
+    from trueread.training.hooks import Setup, Step
+    from trueread.training.loop import Fitted, fit
+
+_HOMES = {
+    "trueread.audit.base": ("Audit", "Needs", "run_audits"),
+    "trueread.audit.finding": ("Better", "Figure", "Finding", "Measure", "Verdict"),
+    "trueread.audit.subject": ("Member", "Subject"),
+    "trueread.cohort.cohort": ("Cohort",),
+    "trueread.cohort.source": ("load_cohort",),
+    "trueread.cohort.split": ("apply_split", "assign_splits", "save_split"),
+    "trueread.commands": ("catalogue", "predict", "run", "train"),
+    "trueread.errors": ("InputError", "NotMeasured", "TruereadError"),
+    "trueread.method.base": ("Method", "build_method"),
+    "trueread.model.classifier": ("Classifier", "Output", "Predictor", "ProbabilityFunction"),
+    "trueread.model.explain": ("grad_cam",),
+    "trueread.shift.base": ("Shift",),
+    "trueread.stats": ("Estimate",),
+    "trueread.study": ("Study", "load_study"),
+    "trueread.training.config": ("TrainConfig",),
+    "trueread.training.hooks": ("Setup", "Step"),
+    "trueread.training.loop": ("Fitted", "fit"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Audit",
+    "Better",
+    "Classifier",
+    "Cohort",
+    "Estimate",
+    "Figure",
+    "Finding",
+    "Fitted",
+    "InputError",
+    "Measure",
+    "Member",
+    "Method",
+    "Needs",
+    "NotMeasured",
+    "Output",
+    "Predictor",
+    "ProbabilityFunction",
+    "Setup",
+    "Shift",
+    "Step",
+    "Study",
+    "Subject",
+    "TrainConfig",
+    "TruereadError",
+    "Verdict",
+    "__version__",
+    "apply_split",
+    "assign_splits",
+    "build_method",
+    "catalogue",
+    "fit",
+    "grad_cam",
+    "load_cohort",
+    "load_study",
+    "predict",
+    "run",
+    "run_audits",
+    "save_split",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME_OF:
+        return getattr(importlib.import_module(_HOME_OF[name]), name)
+    raise AttributeError(f"module 'trueread' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,5 @@
+"""`python -m trueread` is `trueread`."""
+
+from trueread.cli import main
+
+main()

@@ -1,0 +1,21 @@
+"""One file per question asked of a trained classifier. One line per audit registers it."""
+
+from trueread.audit import calibration, performance, subgroups  # noqa: F401  (each registers its audit)
+from trueread.audit.base import (
+    AUDITS,
+    Audit,
+    Needs,
+    audit,
+    build_audits,
+    compare_findings,
+    default_thresholds,
+    run_audit,
+    run_audits,
+)
+from trueread.audit.finding import Better, Difference, Figure, Finding, Measure, Verdict
+from trueread.audit.subject import Member, Subject
+
+__all__ = [
+    "AUDITS", "Audit", "Better", "Difference", "Figure", "Finding", "Measure", "Member", "Needs", "Subject", "Verdict",
+    "audit", "build_audits", "compare_findings", "default_thresholds", "run_audit", "run_audits",
+]  # fmt: skip

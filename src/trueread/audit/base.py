@@ -1,0 +1,160 @@
+"""Audits: questions asked of a trained classifier, and the driver that asks them all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from functools import cache
+from importlib.resources import files
+from typing import Any, ClassVar
+
+import yaml
+
+from trueread.audit.finding import Better, Difference, Figure, Finding, Measure, Verdict, verdict_of
+from trueread.audit.subject import Member, Subject
+from trueread.errors import InputError, NotMeasured, unknown
+from trueread.model.classifier import require_gradients
+from trueread.progress import track
+from trueread.registry import Registry
+from trueread.stats import Statistic, holm_adjusted, paired_difference
+
+AUDITS: Registry[Audit] = Registry("audit", "audits", package="trueread.audit")
+audit = AUDITS.register
+
+
+class Needs(StrEnum):
+    """What a question cannot be asked without."""
+
+    PROBABILITIES = "probabilities"
+    GRADIENTS = "gradients"
+    MASKS = "masks"
+    PATIENTS = "patients"
+    ATTRIBUTES = "attributes"
+    VALIDATION = "validation"
+
+
+class Audit:
+    """A question asked of a subject.
+
+    question: as a person would ask it. needs: what must be there. better: direction of the headline number.
+    `run` answers with a Finding whose first measure is the headline; it raises NotMeasured when it finds that it
+    cannot.
+    """
+
+    name: ClassVar[str] = ""
+    question: ClassVar[str] = ""
+    needs: ClassVar[set[Needs]] = {Needs.PROBABILITIES}
+    better: ClassVar[Better] = Better.HIGHER
+
+    def run(self, subject: Subject) -> Finding:
+        """Answer the question about `subject`."""
+        raise NotImplementedError
+
+    def finding(self, **parts: Any) -> Finding:
+        """A Finding that carries this audit's name and question."""
+        return Finding(audit=self.name, question=self.question, **parts)
+
+
+def run_audit(asked: Audit, subject: Subject, *, thresholds: Mapping[str, float | None]) -> Finding:
+    """Ask one audit: check what it needs, run it, time it, judge its headline.
+
+    A failed precondition becomes "not measured, because ..."; other errors are bugs and are raised.
+    """
+    start = time.perf_counter()
+    try:
+        for need in asked.needs:
+            _require(need, subject)
+        finding = asked.run(subject)
+    except NotMeasured as reason:
+        finding = asked.finding(verdict=Verdict.NOT_MEASURED, reason=str(reason))
+    finding.seconds = time.perf_counter() - start
+    if finding.verdict is not Verdict.NOT_MEASURED and finding.headline is not None:
+        finding.threshold = thresholds.get(asked.name)
+        finding.verdict = verdict_of(finding.headline.estimate, finding.threshold, finding.headline.better)
+    return finding
+
+
+def run_audits(
+    subject: Subject, audits: Sequence[Audit], *, thresholds: Mapping[str, float | None] | None = None
+) -> list[Finding]:
+    """Ask every audit of one subject. thresholds: by audit name, over the packaged defaults; None switches one off."""
+    merged = default_thresholds() | dict(thresholds or {})
+    stray = set(merged) - {e.name for e in AUDITS.entries()}
+    if stray:
+        raise unknown("audit", sorted(stray)[0], [e.name for e in AUDITS.entries()])
+    named = track(audits, what=f"auditing {subject.name}", unit="audits")
+    return [run_audit(asked, subject, thresholds=merged) for asked in named]
+
+
+def build_audits(names: Sequence[str | Mapping[str, Any]] | str = "all") -> list[Audit]:
+    """Audits by name, with options as mappings ({"name": "calibration", "bins": 10}); "all" is every registered one."""
+    if isinstance(names, str):
+        if names != "all":
+            names = [n.strip() for n in names.split(",")]
+        else:
+            return [AUDITS.build(e.name) for e in AUDITS.entries()]
+    built = []
+    for entry in names:
+        options = {} if isinstance(entry, str) else dict(entry)
+        name = entry if isinstance(entry, str) else options.pop("name", None)
+        if not name:
+            raise InputError(f"an audit needs a name; found {entry!r}.")
+        built.append(AUDITS.build(name, options))
+    return built
+
+
+def compare_findings(
+    baseline: tuple[str, list[Finding]], others: Sequence[tuple[str, list[Finding]]], subject: Subject
+) -> list[Difference]:
+    """Every other method against the baseline, on every measure both have, paired on the same test patients.
+
+    The p-values of one measure are corrected for the number of methods compared (Holm).
+    """
+    base_name, base_findings = baseline
+    measures = {(f.audit, key): m for f in base_findings for key, m in f.measures.items() if m.statistics}
+    differences: list[Difference] = []
+    for (audit_name, key), base in measures.items():
+        pairs: list[tuple[str, Sequence[Statistic]]] = [
+            (name, f.measures[key].statistics)
+            for name, findings in others
+            for f in findings
+            if f.audit == audit_name and key in f.measures and f.measures[key].statistics
+        ]
+        compared = [
+            paired_difference(
+                statistics, base.statistics, subject.clusters, resamples=subject.resamples, seed=subject.seed
+            )
+            for _, statistics in pairs
+        ]
+        for (name, _), comparison in zip(pairs, holm_adjusted(compared), strict=True):
+            differences.append(Difference(audit_name, key, name, base_name, comparison))
+    return differences
+
+
+@cache
+def default_thresholds() -> dict[str, float | None]:
+    """Thresholds by audit name, as thresholds.yaml has them."""
+    content = yaml.safe_load(files("trueread.audit").joinpath("thresholds.yaml").read_text())
+    return {name: entry["threshold"] for name, entry in content.items()}
+
+
+def _require(need: Needs, subject: Subject) -> None:
+    """Raise NotMeasured, in words that complete "not measured, because ...", when `need` is not met."""
+    if need is Needs.GRADIENTS:
+        for member in subject.members:
+            require_gradients(member.predictor)
+    if need is Needs.MASKS and (subject.cohort.masks is None or not subject.cohort.masks[subject.rows].any()):
+        raise NotMeasured("the cohort has no masks on its test images.")
+    if need is Needs.PATIENTS and not subject.cohort.patients_known:
+        raise NotMeasured("nobody said which images belong to the same patient.")
+    if need is Needs.ATTRIBUTES and not subject.cohort.attributes:
+        raise NotMeasured("the cohort's table has no attribute (site, sex, age, ...).")
+    if need is Needs.VALIDATION and any(m.val_probabilities is None for m in subject.members):
+        raise NotMeasured("there is no validation split.")
+
+
+__all__ = [
+    "AUDITS", "Audit", "Better", "Difference", "Figure", "Finding", "Measure", "Member", "Needs", "Subject", "Verdict",
+    "audit", "build_audits", "compare_findings", "run_audit", "run_audits",
+]  # fmt: skip

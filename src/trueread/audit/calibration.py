@@ -1,0 +1,84 @@
+"""When it says 80 %, is it right 80 % of the time?"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from trueread.audit.base import Audit, Better, Figure, Finding, Measure, Subject, audit
+from trueread.audit.performance import measure
+from trueread.audit.subject import Member
+from trueread.stats import Statistic, apply_temperature, reliability_table
+from trueread.stats.calibration import ece
+
+
+@audit("calibration", source="Guo et al. 2017, On calibration of modern neural networks, ICML")
+class Calibration(Audit):
+    """Expected calibration error and Brier score, after temperature scaling on validation."""
+
+    question = "When it says 80 %, is it right 80 % of the time?"
+    better = Better.LOWER
+
+    def __init__(self, *, bins: Annotated[int, Field(ge=2, le=100)] = 15) -> None:
+        """bins: equal-width bins of the probability."""
+        self.bins = bins
+
+    def run(self, subject: Subject) -> Finding:
+        measures = {
+            "ece": self._ece(subject, "Expected calibration error", lambda m: m.probabilities),
+            "brier": measure(subject, "brier"),
+        }
+        notes = []
+        temperatures = [m.predictor.card.temperature for m in subject.members]
+        if any(t != 1 for t in temperatures):
+            listed = ", ".join(f"{t:.2f}" for t in temperatures)
+            notes.append(
+                f"Logits were divided by a temperature fitted on validation ({listed}; above 1 means overconfident)."
+            )
+            title = "Expected calibration error before temperature scaling"
+            measures["ece-before"] = self._ece(subject, title, lambda m: _before_scaling(m, subject.cohort.task))
+        return self.finding(measures=measures, figures=[self._reliability(subject)], notes=notes)
+
+    def _ece(self, subject: Subject, title: str, probabilities: object) -> Measure:
+        def of(member: Member) -> Statistic:
+            return ece(probabilities(member), subject.labels, task=subject.cohort.task, bins=self.bins)  # type: ignore[operator]
+
+        estimate, statistics = subject.estimate(of)
+        what = {"binary": "of the second class", "multilabel": "of each label"}.get(
+            subject.cohort.task, "of the top class"
+        )
+        definition = f"mean distance between probability {what} and observed share, over {self.bins} equal-width bins"
+        return Measure(title, estimate, Better.LOWER, definition, statistics)
+
+    def _reliability(self, subject: Subject) -> Figure:
+        """Observed share against stated probability, all seeds' predictions pooled; empty bins are left out."""
+        p = np.concatenate([m.probabilities for m in subject.members])
+        y = np.concatenate([subject.labels for _ in subject.members])
+        table = reliability_table(p, y, task=subject.cohort.task, bins=self.bins)
+        there = table.n > 0
+        data = pd.DataFrame(
+            {
+                "stated": table.predicted[there],
+                "observed": table.observed[there],
+                "low": table.low[there],
+                "high": table.high[there],
+                "n": table.n[there],
+            }
+        )
+        return Figure(
+            "reliability", "Reliability", "line", data, x="stated", y="observed", low="low", high="high",
+            x_label="stated probability", y_label="observed share", diagonal=True,
+            caption="Bars are Wilson intervals that count each image once per seed.",
+        )  # fmt: skip
+
+
+def _before_scaling(member: Member, task: str) -> np.ndarray:
+    """The member's probabilities without its temperature, from the calibrated ones (logits up to a constant are log
+    p).
+    """
+    p = np.clip(member.probabilities.astype(np.float64), 1e-12, 1 - 1e-12 if task == "multilabel" else 1)
+    logits = np.log(p) - np.log1p(-p) if task == "multilabel" else np.log(p)
+    return apply_temperature(logits, 1 / member.predictor.card.temperature, task=task)  # type: ignore[arg-type]

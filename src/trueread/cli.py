@@ -1,0 +1,330 @@
+"""The command line: a thin shell over `trueread.commands`. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from trueread._version import __version__
+
+OK, GATE_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+app = typer.Typer(
+    help="Trains medical-image classifiers that are right for the right reasons, and proves it.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+
+class Listed(StrEnum):
+    """What `trueread list` can list."""
+
+    METHODS = "methods"
+    AUDITS = "audits"
+    SHIFTS = "shifts"
+    SOURCES = "sources"
+    BACKBONES = "backbones"
+
+
+DATA_HELP = "phantom, medmnist:NAME[@SIZE], folder:PATH, csv:PATH, or a path"
+SET_HELP = "option of the data source, as key=value; repeat for more (size=64, patient=lesion_id)"
+TRAIN_HELP = "option of the training loop, as key=value (epochs=20, backbone=resnet18)"
+
+Data = Annotated[str, typer.Argument(metavar="DATA", help=DATA_HELP)]
+DataOptions = Annotated[list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help=SET_HELP)]
+TrainOptions = Annotated[list[str] | None, typer.Option("--train", "-t", metavar="KEY=VALUE", help=TRAIN_HELP)]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="folder for the results")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON on stdout, for machines")]
+Gate = Annotated[bool, typer.Option("--gate", help="exit with 1 when an audit fails")]
+
+
+@app.callback()
+def _main(
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress, no messages")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="show the traceback of an error")] = False,
+    version: Annotated[bool, typer.Option("--version", help="print the version and exit")] = False,
+) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+    if debug:
+        os.environ["TRUEREAD_DEBUG"] = "1"
+    from trueread.progress import set_quiet
+
+    set_quiet(quiet)
+
+
+@app.command()
+def run(
+    study: Annotated[
+        Path | None, typer.Argument(metavar="STUDY.yaml", help="study file; or leave out and use --data")
+    ] = None,
+    data: Annotated[str | None, typer.Option("--data", "-d", help=DATA_HELP)] = None,
+    method: Annotated[
+        list[str] | None, typer.Option("--method", "-m", help="method; repeat for more, the first is the baseline")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="number of seeds")] = None,
+    set_: DataOptions = None,
+    train_: TrainOptions = None,
+    out: Out = None,
+    gate: Gate = False,
+    as_json: AsJson = False,
+) -> None:
+    """Do a whole study: train methods x seeds, audit all, compare, write report.html.
+
+    An interrupted run continues when the same command is given again.
+
+    Examples:
+
+    `trueread run studies/quickstart.yaml`
+
+    `trueread run --data folder:xrays -s size=64 -m erm -m class-weights --seeds 3`
+
+    `trueread run study.yaml -t epochs=30 --out runs/longer`
+    """
+    from trueread import commands
+    from trueread.errors import InputError
+    from trueread.study import load_study
+
+    if study is not None:
+        content = load_study(study).model_dump(mode="json", exclude_unset=True)
+        content.setdefault("name", study.stem)
+    elif data is not None:
+        content = {"name": _slug(data)}
+    else:
+        raise InputError("say what to study: a study file (trueread run STUDY.yaml), or --data.")
+    if data is not None:
+        content["data"] = {"source": data}
+    content["data"] = {**content["data"], **_pairs(set_)}
+    content["train"] = {**content.get("train", {}), **_pairs(train_)}
+    if method:
+        content["methods"] = method
+    if seeds is not None:
+        content["seeds"] = seeds
+    folder = commands.run(content, out=out, command=_command())
+    summary = json.loads((folder / "summary.json").read_text())
+    if as_json:
+        print(json.dumps(summary))
+    else:
+        from rich.console import Console
+
+        from trueread.report import print_scorecard
+
+        print_scorecard(summary, Console())
+        print(folder / "report.html")
+    failed = [f["audit"] for m in summary["methods"] for f in m["findings"] if f["verdict"] == "fail"]
+    if gate and failed:
+        raise typer.Exit(GATE_FAILED)
+
+
+@app.command()
+def train(
+    data: Data,
+    method: Annotated[str, typer.Option("--method", "-m", help="how to train; compose with a plus sign")] = "erm",
+    seed: Annotated[int, typer.Option(help="seed of everything random")] = 0,
+    set_: DataOptions = None,
+    train_: TrainOptions = None,
+    out: Out = None,
+) -> None:
+    """Train one classifier and measure it on its test split.
+
+    Examples:
+
+    `trueread train phantom`
+
+    `trueread train csv:labels.csv -s patient=lesion_id -m class-weights+mixup -t epochs=30 -o runs/skin`
+    """
+    from trueread import commands
+
+    folder = out or Path("runs") / _slug(f"{data}-{method}")
+    commands.train(data, method, out=folder, seed=seed, source=_pairs(set_), **_pairs(train_))
+    _show_scorecard(folder)
+    print(next(folder.glob("methods/*/seed-*/model")))
+
+
+@app.command()
+def audit(
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="folder of a saved classifier, or of a run that holds one")
+    ],
+    data: Data,
+    audits: Annotated[str, typer.Option(help="all, or names separated by commas")] = "all",
+    set_: DataOptions = None,
+    out: Out = None,
+    gate: Gate = False,
+    as_json: AsJson = False,
+) -> None:
+    """Ask every audit whose needs are met of one model; exit code 1 with --gate when one fails.
+
+    Examples:
+
+    `trueread audit runs/skin csv:labels.csv -s patient=lesion_id`
+
+    `trueread audit model/ folder:other-hospital --audits performance,calibration --gate`
+    """
+    from trueread import commands
+
+    findings = commands.audit(model, data, audits=audits, source=_pairs(set_), out=out)
+    if as_json:
+        print(json.dumps([f.to_json() for f in findings]))
+    else:
+        _print_findings(findings)
+    if gate and any(f.verdict == "fail" for f in findings):
+        raise typer.Exit(GATE_FAILED)
+
+
+@app.command()
+def predict(
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="folder of a saved classifier, or of a run that holds one")
+    ],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="image files, or folders of them")],
+    explain: Annotated[Path | None, typer.Option(help="folder for an overlay PNG (Grad-CAM) per image")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="CSV file; stdout by default")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Calibrated probabilities of images, as CSV or JSON, with overlays on request.
+
+    Examples:
+
+    `trueread predict runs/skin new/*.jpg > predictions.csv`
+
+    `trueread predict runs/skin new/ --explain overlays/ --json`
+    """
+    from trueread import commands
+    from trueread.commands import write_text
+
+    table = commands.predict(model, images, explain=explain)
+    text = table.to_json(orient="records", force_ascii=False) + "\n" if as_json else table.to_csv(index=False)
+    if out is None:
+        sys.stdout.write(text)
+    else:
+        write_text(out, text)
+
+
+@app.command()
+def report(run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="folder of a finished run")]) -> None:
+    """Draw report.html of a finished run again.
+
+    Example: `trueread report runs/quickstart`
+    """
+    from trueread import commands
+
+    print(commands.report(run_folder))
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[Listed, typer.Argument(help="what to list")],
+    as_json: AsJson = False,
+) -> None:
+    """List what can be named: methods, audits, shifts, sources, backbones.
+
+    Example: `trueread list methods --json`
+    """
+    from trueread import commands
+
+    rows = commands.catalogue(kind)
+    if as_json:
+        print(json.dumps(rows, ensure_ascii=False))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("name", "what it is", "options", "source"):
+        table.add_column(column, overflow="fold", no_wrap=column == "name")
+    for row in rows:
+        table.add_row(row["name"], row["summary"], ", ".join(row["options"]), row["source"])
+    Console().print(table)
+
+
+def main() -> None:
+    """Entry point: known mistakes are one sentence on stderr and exit code 2; a bug keeps its traceback."""
+    from trueread.errors import TruereadError
+
+    try:
+        app()
+    except TruereadError as error:
+        if os.environ.get("TRUEREAD_DEBUG"):
+            raise
+        print(f"trueread: {error}", file=sys.stderr)
+        sys.exit(BAD_INPUT)
+    except KeyboardInterrupt:
+        print("trueread: interrupted; the same command continues where it stopped.", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:  # `trueread list ... | head`
+        sys.stderr.close()
+    except OSError as error:
+        if os.environ.get("TRUEREAD_DEBUG"):
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"trueread: {error.strerror or error}{where}; what was finished before is kept.", file=sys.stderr)
+        sys.exit(BAD_INPUT)
+
+
+def _pairs(values: list[str] | None) -> dict[str, Any]:
+    """{"size": 64} from ["size=64"]; values are read as YAML, so that numbers, lists and null mean what they look
+    like.
+    """
+    import yaml
+
+    from trueread.errors import InputError
+
+    pairs = {}
+    for value in values or []:
+        key, equals, text = value.partition("=")
+        if not equals or not key:
+            raise InputError(f"'{value}' must be KEY=VALUE, for example size=64.")
+        try:
+            pairs[key.strip().replace("-", "_")] = yaml.safe_load(text) if text else text
+        except yaml.YAMLError:
+            pairs[key.strip().replace("-", "_")] = text  # a regular expression need not be YAML
+    return pairs
+
+
+def _slug(text: str) -> str:
+    import re
+
+    name = re.sub(r"[^A-Za-z0-9.+-]+", "-", text.rstrip("/").replace("/", "-")).strip("-.")
+    return name[-80:].strip("-.") or "study"
+
+
+def _command() -> str:
+    """The command as it was typed, for the record, with the program's name instead of its path."""
+    return shlex.join(["trueread", *sys.argv[1:]])
+
+
+def _show_scorecard(folder: Path) -> None:
+    from rich.console import Console
+
+    from trueread.report import print_scorecard
+
+    print_scorecard(json.loads((folder / "summary.json").read_text()), Console())
+
+
+def _print_findings(findings: list[Any]) -> None:
+    for finding in findings:
+        headline = finding.headline
+        if headline is None:
+            print(f"{finding.audit}: not measured, because {finding.reason}")
+            continue
+        against = f" (threshold {finding.threshold:g})" if finding.threshold is not None else ""
+        print(f"{finding.audit}: {headline.title} {headline.estimate}, {finding.verdict}{against}")
+        for measure in list(finding.measures.values())[1:]:
+            print(f"  {measure.title} {measure.estimate}")
+        for note in finding.notes:
+            print(f"  {note}")
+
+
+if __name__ == "__main__":
+    main()

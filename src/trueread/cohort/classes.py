@@ -1,0 +1,45 @@
+"""Class names of data that people bring: their order, and what has to hold of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from trueread.errors import InputError, unknown
+
+
+def natural_key(text: str) -> tuple[Any, ...]:
+    """Sort key that puts "grade 2" before "grade 10" and otherwise goes by letters; distinct texts never tie."""
+    parts = re.split(r"([0-9]+)", text)  # text and digits in turn, so that like is compared with like
+    numbers = [p.lstrip("0") for p in parts[1::2]]
+    return (
+        *(x for pair in zip(parts[::2], [(len(n), n) for n in numbers], strict=False) for x in pair),
+        parts[-1],
+    ), text
+
+
+def class_order(name: str, found: Iterable[str], chosen: Sequence[str] | None) -> list[str]:
+    """The classes in their order: `chosen`, or all that were found, alphabetically with numbers by value.
+
+    name: of the data, for errors. Raises InputError when a chosen class was not found, or when fewer than two are left.
+    """
+    known = sorted(set(found), key=natural_key)
+    for wanted in chosen or ():
+        if wanted not in known:
+            raise unknown("class here", wanted, known)
+    order = list(chosen) if chosen is not None else known
+    if len(order) < 2 or len(set(order)) < len(order):
+        raise InputError(
+            f"{name}: expected at least two different classes, found {order}; a classifier needs a choice."
+        )
+    return order
+
+
+def refuse_empty_classes(name: str, labels: np.ndarray, classes: Sequence[str]) -> None:
+    """Raise InputError that names the first class of which no image could be read. labels: int64 [N]."""
+    for c, n in zip(classes, np.bincount(labels, minlength=len(classes)), strict=True):
+        if n == 0:
+            raise InputError(f"{name}: no image of the class '{c}' can be read; mend its files or leave the class out.")

@@ -1,0 +1,180 @@
+"""One image or mask file to pixels of the requested side. Every failure becomes `Unreadable` with a short reason."""
+
+from __future__ import annotations
+
+import stat
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+Fit = Literal["crop", "pad", "stretch"]
+
+MAX_PIXELS = 100_000_000  # a whole-slide image or a decompression bomb; neither may be decoded as one picture
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "PPM")  # not EPS: Pillow hands it to Ghostscript
+MASK_SHAPE_TOLERANCE = 0.05  # relative difference in aspect ratio between a mask and its image: rounding of small sizes
+DRAFT_RATIO = 1.5  # a JPEG is decoded at no less than this times the final size: 51 dB from decoding it in full
+ORIENTATION_TAG = 0x0112
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class Unreadable(Exception):
+    """One file that cannot be used; the text is the reason in a few words."""
+
+
+class Picture(NamedTuple):
+    """One decoded file: pixels [C,S,S] (a mask: [S,S]), and width / height of the upright original."""
+
+    pixels: np.ndarray
+    aspect: float
+
+
+def decode_image(path: Path, *, size: int, channels: Literal[1, 3], fit: Fit) -> Picture:
+    """uint8 or uint16 [C,S,S]; see `read.read_image`. Call it inside `pillow_ready`. Raises Unreadable."""
+    with _opened(path) as file:
+        aspect = file.width / file.height
+        file.draft("L" if channels == 1 else None, _draft_size(file.size, size, fit))
+        image, swapped = _upright(file)
+        small = _fitted(_grey16(image) if _is_16_bit(image) else _grey8_or_rgb(image, channels), size, fit)
+        pixels = np.asarray(small)
+        if small.mode == "F":
+            pixels = np.rint(pixels).clip(0, 65535).astype(np.uint16)
+        pixels = np.moveaxis(pixels, -1, 0) if pixels.ndim == 3 else np.broadcast_to(pixels, (channels, size, size))
+        return Picture(pixels, 1 / aspect if swapped else aspect)
+
+
+def decode_mask(path: Path | None, *, size: int, fit: Fit, aspect: float) -> Picture:
+    """uint8 [S,S] in {0, 1}; see `read.read_masks`. Call it inside `pillow_ready`. Raises Unreadable.
+
+    aspect: width / height of the image the mask belongs to; nan when it need not be compared.
+    """
+    if path is None:
+        return Picture(np.zeros((size, size), np.uint8), aspect)
+    with _opened(path) as file:
+        image, _ = _upright(file)
+        own_aspect = image.width / image.height
+        if abs(own_aspect / aspect - 1) > MASK_SHAPE_TOLERANCE:  # never true for nan
+            raise Unreadable(f"the mask is {image.width} x {image.height}, another shape than its image")
+        marked = Image.fromarray(_marked(image).astype(np.float32))
+        covered = np.asarray(_fitted(marked, size, fit))  # share of each new pixel that is marked
+        threshold = min(0.5, covered.max()) if covered.any() else 1.0
+        return Picture((covered >= threshold).astype(np.uint8), own_aspect)
+
+
+@contextmanager
+def pillow_ready() -> Iterator[None]:
+    """Plug-ins loaded and warnings off before threads start: neither is safe to do inside one."""
+    Image.init()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what Pillow warns of is either readable or raised
+        yield
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """The first frame, not yet decoded. Whatever fails, here or in the body, becomes `Unreadable`."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise Unreadable("not a file")  # a pipe would wait for ever
+        if status.st_size == 0:
+            raise Unreadable("the file is empty (0 bytes)")
+        # An open file and not a path: from a path Pillow 13 maps plain TIFFs into memory, and garbles the turned ones.
+        with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise Unreadable(f"{image.width} x {image.height} is more than {MAX_PIXELS // 10**6} million pixels")
+            yield image
+    except Unreadable:
+        raise
+    except FileNotFoundError:
+        raise Unreadable("no such file") from None
+    except PermissionError:
+        raise Unreadable("no permission to read it") from None
+    except Image.DecompressionBombError:
+        raise Unreadable(f"more than {MAX_PIXELS // 10**6} million pixels") from None
+    except UnidentifiedImageError:
+        raise Unreadable("not an image of a known format") from None
+    except Exception as error:  # a decoder that is fed broken bytes raises nearly anything
+        told = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+        text = told.partition("\n")[0].strip(" .")
+        reason = "the file is cut short" if "truncated" in text.lower() else f"broken image data ({text})"
+        raise Unreadable(reason) from None
+
+
+def _upright(image: Image.Image) -> tuple[Image.Image, bool]:
+    """The decoded image as its EXIF orientation wants it shown, and whether that swapped width and height."""
+    image.load()
+    try:
+        turn = int(image.getexif().get(ORIENTATION_TAG, 1))
+    except Exception:  # broken EXIF says nothing about the pixels
+        turn = 1
+    return (image.transpose(UPRIGHT[turn]), turn >= 5) if turn in UPRIGHT else (image, False)
+
+
+def _draft_size(original: tuple[int, int], size: int, fit: Fit) -> tuple[int, int]:
+    """(width, height) below which a JPEG may not be decoded, so that the filter still has work to do."""
+    if fit != "pad":
+        return round(DRAFT_RATIO * size), round(DRAFT_RATIO * size)
+    scale = DRAFT_RATIO * size / max(original)
+    return max(1, round(original[0] * scale)), max(1, round(original[1] * scale))
+
+
+def _is_16_bit(image: Image.Image) -> bool:
+    return image.mode.startswith("I")
+
+
+def _grey16(image: Image.Image) -> Image.Image:
+    """Modes I and I;16 as float32, which holds 16 bits exactly and which Pillow can resize."""
+    values = np.asarray(image)
+    if values.min() < 0 or values.max() > 65535:
+        raise Unreadable(f"intensities from {values.min()} to {values.max()}; 16-bit images hold 0 to 65535")
+    return Image.fromarray(values.astype(np.float32))
+
+
+def _grey8_or_rgb(image: Image.Image, channels: Literal[1, 3]) -> Image.Image:
+    """Mode L, or RGB when `channels` is 3 and the file is not plain grey. Transparent pixels are shown over black."""
+    if image.mode == "F":
+        raise Unreadable("float intensities without a known range; save as 8 or 16 bits")
+    if image.has_transparency_data:
+        shown = image.convert("RGBA")
+        image = Image.new("RGB", image.size)
+        image.paste(shown, mask=shown.getchannel("A"))
+    mode = "L" if channels == 1 or image.mode in ("1", "L") else "RGB"
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _marked(mask: Image.Image) -> np.ndarray:
+    """bool [H,W]: brighter than half of white; or, in a file of label numbers (nothing above half), not 0."""
+    sixteen = _is_16_bit(mask)
+    values = np.asarray(_grey16(mask) if sixteen else _grey8_or_rgb(mask, 3))
+    values = values if values.ndim == 2 else values.max(axis=2)
+    half = 32767 if sixteen else 127
+    return values > (half if values.max() > half else 0)
+
+
+def _fitted(image: Image.Image, size: int, fit: Fit) -> Image.Image:
+    """Size x size. Crops before it resizes, so that an image of 1 x 1,000,000 never grows to 64 x 64,000,000."""
+    width, height = image.size
+    if fit == "pad":
+        scale = size / max(width, height)
+        inner = max(1, round(width * scale)), max(1, round(height * scale))
+        canvas = Image.new(image.mode, (size, size))
+        small = image.resize(inner, Image.Resampling.BILINEAR, reducing_gap=2.0)
+        canvas.paste(small, ((size - inner[0]) // 2, (size - inner[1]) // 2))
+        return canvas
+    side = min(width, height)
+    centre = ((width - side) / 2, (height - side) / 2, (width + side) / 2, (height + side) / 2)
+    box = centre if fit == "crop" else None
+    return image.resize((size, size), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)

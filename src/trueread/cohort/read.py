@@ -1,0 +1,195 @@
+"""Image files to arrays: many at once, in parallel threads, broken ones listed and left out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import numpy as np
+import pandas as pd
+
+from trueread.cohort.decode import Fit, Picture, Unreadable, decode_image, decode_mask, pillow_ready
+from trueread.errors import InputError
+from trueread.progress import track
+
+Job = TypeVar("Job")
+AnyPath = str | os.PathLike[str]
+Channels = Literal["auto", 1, 3]
+
+IMAGE_ENDINGS = (
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".tif",
+    ".tiff",
+    ".bmp",
+    ".gif",
+    ".webp",
+    ".jp2",
+    ".pgm",
+    ".ppm",
+)
+COLOUR_TOLERANCE = 2  # grey levels between the channels of a grey image that was stored as a colour JPEG
+COLOUR_SAMPLE = 64  # images looked at to tell whether a cohort has colour
+CHUNK = 16  # images per task: handing over single ones costs a fifth of the time
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What `read_images` and `read_masks` return.
+
+    images:  uint8 or uint16 [M,C,S,S]; masks: uint8 [M,S,S], 1 where marked.
+    kept:    int64 [M], ascending: which of the given paths the rows are.
+    omitted: `path` and `reason` of the others, indexed by their position among the given paths.
+    white:   the stored intensity that becomes 1.0: 255, or 65535 when any image has 16 bits; 1 for masks.
+    aspects: float64 [M], width / height of the originals.
+    """
+
+    images: np.ndarray
+    kept: np.ndarray
+    omitted: pd.DataFrame
+    white: int
+    aspects: np.ndarray
+
+
+def read_image(path: AnyPath, *, size: int, channels: Literal[1, 3], fit: Fit = "crop") -> np.ndarray:
+    """One image file as uint8 or uint16 [C,S,S].
+
+    size: side S in pixels. channels: 1 (colour becomes ITU-R 601 luma) or 3 (grey is repeated).
+    fit: "crop" resizes the shorter side to S and cuts the centre out. It is the default because black bars ("pad") tell
+        the network the aspect ratio, which often tells the hospital, and "stretch" changes the shape of what is seen.
+
+    8-bit files of any colour model become uint8, 16-bit grey ones uint16 (16-bit colour is read as 8 bits). Transparent
+    pixels are shown over black. The EXIF orientation is applied. Of several frames the first is read. Resizing is
+    bilinear with antialiasing; large JPEGs are decoded at a reduced scale of at least 1.5 S first.
+    Raises InputError when the file is missing, broken, no image, float-valued or larger than 100 million pixels.
+    """
+    try:
+        with pillow_ready():
+            return np.array(decode_image(Path(path), size=size, channels=channels, fit=fit).pixels)
+    except Unreadable as reason:
+        raise InputError(f"{path} cannot be read: {reason}; replace the file or leave it out.") from None
+
+
+def read_images(
+    paths: Sequence[AnyPath], *, size: int, channels: Channels = "auto", fit: Fit = "crop", what: str = "reading images"
+) -> Decoded:
+    """Many image files as one array; see `read_image` for what happens to each.
+
+    channels: "auto" is 3 when any of up to 64 images spread over `paths` has colour, else 1.
+    what: the words beside the progress bar.
+    If any image has 16 bits, all are uint16 and the 8-bit ones are scaled by 257, so that white is 65535 for both.
+    Broken files are listed in `omitted`. Raises InputError when more than half are, or when all do not fit in memory.
+    """
+    files = [Path(p) for p in paths]
+    if not files:
+        raise InputError("there is no image to read; check the path and the files' endings.")
+    with pillow_ready():
+        depth = _channels_of(files, size=size, fit=fit) if channels == "auto" else channels
+        pictures = _in_threads(lambda file: decode_image(file, size=size, channels=depth, fit=fit), files, what=what)
+        return _gathered(files, pictures, shape=(depth, size, size))
+
+
+def read_masks(
+    paths: Sequence[AnyPath | None],
+    *,
+    size: int,
+    fit: Fit = "crop",
+    aspects: np.ndarray | None = None,
+    what: str = "reading masks",
+) -> Decoded:
+    """Mask files with the geometry of `read_images`: uint8 [M,S,S], 1 where at least half of the pixel is marked.
+
+    paths: None stands for an image on which nothing is marked (all zero).
+    aspects: float [N], width / height of the images that the masks belong to; a mask of another shape is omitted.
+    Marked is what is brighter than half of white or, in a file of label numbers (nothing above half of white), not 0:
+    half, because resized and JPEG-compressed masks have faint ringing around the edge. A mask too small to cover half
+    of any pixel keeps the pixels it covers most. Raises InputError when more than half of the files are broken.
+    """
+    files = [None if p is None else Path(p) for p in paths]
+    known = np.full(len(files), np.nan) if aspects is None else aspects
+    with pillow_ready():
+        pictures = _in_threads(
+            lambda job: decode_mask(job[0], size=size, fit=fit, aspect=float(job[1])),
+            list(zip(files, known, strict=True)),
+            what=what,
+        )
+        found = _gathered([file or Path() for file in files], pictures, shape=(size, size))
+    return Decoded(found.images, found.kept, found.omitted, 1, found.aspects)
+
+
+def _channels_of(files: Sequence[Path], *, size: int, fit: Fit) -> Literal[1, 3]:
+    sample = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, COLOUR_SAMPLE).astype(int))]
+    for picture in _in_threads(lambda file: decode_image(file, size=size, channels=3, fit=fit), sample, what=""):
+        if isinstance(picture, Picture) and np.ptp(picture.pixels.astype(np.int32), axis=0).max() > COLOUR_TOLERANCE:
+            return 3
+    return 1
+
+
+def _in_threads(work: Callable[[Job], Picture], jobs: Sequence[Job], *, what: str) -> Iterator[Picture | Unreadable]:
+    """`work` of each job, in order. Threads do: Pillow releases the interpreter lock while it decodes and resizes."""
+
+    def attempt(job: Job) -> Picture | Unreadable:
+        try:
+            return work(job)
+        except Unreadable as reason:
+            return reason
+
+    def chunk(start: int) -> list[Picture | Unreadable]:
+        return [attempt(job) for job in jobs[start : start + CHUNK]]
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    pool = ThreadPoolExecutor(max_workers=min(2 * cores, 32))
+    try:
+        results = (result for done in pool.map(chunk, range(0, len(jobs), CHUNK)) for result in done)
+        yield from track(results, what=what, total=len(jobs)) if what else results
+    finally:
+        pool.shutdown(cancel_futures=True)  # so that Ctrl-C does not wait for the rest of the cohort
+
+
+def _gathered(files: Sequence[Path], pictures: Iterator[Picture | Unreadable], *, shape: tuple[int, ...]) -> Decoded:
+    """All readable pictures in one array of rows `shape`, and the list of the others."""
+    _refuse_too_large((len(files), *shape))
+    images, white = np.empty((len(files), *shape), np.uint8), 255
+    kept: list[int] = []
+    aspects: list[float] = []
+    omitted: dict[int, tuple[str, str]] = {}
+    for position, picture in enumerate(pictures):
+        if isinstance(picture, Unreadable):
+            omitted[position] = (str(files[position]), str(picture))
+            continue
+        if picture.pixels.dtype == np.uint16 and white == 255:
+            images, white = images.astype(np.uint16), 65535
+            images *= 257
+        images[len(kept)] = picture.pixels
+        if picture.pixels.dtype != images.dtype:
+            images[len(kept)] *= 257
+        kept.append(position)
+        aspects.append(picture.aspect)
+    if 2 * len(omitted) > len(files):
+        first = "; ".join(f"{path}: {reason}" for path, reason in list(omitted.values())[:5])
+        raise InputError(
+            f"{len(omitted)} of {len(files)} images cannot be read ({first}); check the path and the files."
+        )
+    table = pd.DataFrame(list(omitted.values()), columns=["path", "reason"], index=list(omitted), dtype=str)
+    return Decoded(images[: len(kept)], np.array(kept, np.int64), table, white, np.array(aspects))
+
+
+def _refuse_too_large(shape: tuple[int, ...]) -> None:
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # not told on this system: the allocation itself will fail
+        return
+    needed = int(np.prod(shape, dtype=np.int64))
+    if needed > memory:
+        each = " x ".join(str(side) for side in shape[1:])
+        raise InputError(
+            f"{shape[0]} images of {each} need {needed / 2**30:.0f} GiB, but this machine has {memory / 2**30:.0f} GiB "
+            "of memory; choose a smaller size or fewer images."
+        )

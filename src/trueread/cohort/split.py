@@ -1,0 +1,237 @@
+"""Who trains and who tests: patient-wise, stratified, seeded splits that can be saved and used again."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from trueread.cohort.cohort import SPLITS, Cohort
+from trueread.cohort.rows import column, read_rows
+from trueread.errors import InputError
+
+SPLIT_WORDS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing", "holdout"), "test"),
+}
+
+
+@dataclass(frozen=True)
+class SplitNote:
+    """How a split came about, in words for the report, and what it could not do.
+
+    how: "official", "by patient, seed 0", "by image, seed 0: patients are unknown, ...", "as saved in split.csv".
+    warnings: one sentence for each class that is not in every split.
+    """
+
+    how: str
+    warnings: tuple[str, ...] = ()
+
+
+def split_named(word: str) -> str | None:
+    """ "train", "val" or "test" from the word a data set uses for it ("Validation", "dev", ...); None for others."""
+    return SPLIT_WORDS.get(word.strip().casefold())
+
+
+def split_note(cohort: Cohort) -> SplitNote:
+    """How the cohort was split, as `assign_splits` or `apply_split` noted it in its `origin`."""
+    note = cohort.origin.get("split_note")
+    if note is None:
+        return SplitNote("official" if cohort.is_split else "not split")
+    return SplitNote(note["how"], tuple(note["warnings"]))
+
+
+def assign_splits(cohort: Cohort, *, val: float = 0.15, test: float = 0.15, seed: int = 0) -> Cohort:
+    """The cohort with every image in train, val or test; `split_note` of the result says how.
+
+    val, test: shares of the images, in [0, 1); train is the rest and may not be empty. Patients stay whole, so the
+        shares are met as closely as their sizes allow. 0 leaves that split out.
+    seed: the same seed and the same patients give the same split, whatever the order of the rows.
+
+    A cohort that comes with train, val and test keeps them. If it has train but lacks val or test, the missing one is
+    taken from train, as a share of train. Without patients, every image is its own patient and the note says so.
+    Patients are stratified by the rarest class they have (multilabel: the rarest label that is present), and every
+    class with at least as many patients as there are splits is in each of them; the note warns of any that is not.
+    Raises InputError for impossible shares, for fewer patients than splits, and when only some images have a split.
+    """
+    shares = {"train": 1 - val - test, "val": val, "test": test}
+    if not (0 <= val < 1 and 0 <= test < 1 and shares["train"] > 1e-9):  # also refuses nan
+        raise InputError(f"val and test must be shares in [0, 1) that leave some for train; found {val} and {test}.")
+    given = cohort.table["split"].to_numpy(dtype=object)
+    present = {str(s) for s in given}
+    if "" in present and len(present) > 1:
+        position = int(np.flatnonzero(given == "")[0])
+        raise InputError(
+            f"{cohort.name}: {int((given == '').sum())} images have no split while others do (the first is "
+            f"'{cohort.table['id'].iloc[position]}'); give all images a split or none."
+        )
+    if "" in present:
+        pool, wanted, prefix = np.arange(len(cohort)), shares, ""
+    else:
+        pool = np.flatnonzero(given == "train")
+        missing = {s: shares[s] for s in ("val", "test") if s not in present and shares[s] > 0}
+        if not missing or len(pool) == 0:
+            untrainable = [] if len(pool) else ["No image is in train, so nothing can be trained."]
+            return _noted(cohort, given, "official", untrainable + _uncovered(cohort, given))
+        wanted = {"train": 1 - sum(missing.values()), **missing}
+        prefix = f"official; {' and '.join(missing)} taken from train "
+    wanted = {s: share for s, share in wanted.items() if share > 0}
+    assigned = given.copy()
+    assigned[pool] = _by_patient(cohort, pool, wanted, seed)
+    how = prefix + (
+        f"by patient, seed {seed}"
+        if cohort.patients_known
+        else f"by image, seed {seed}: patients are unknown, so images of one patient may be on both sides"
+    )
+    return _noted(cohort, assigned, how, _uncovered(cohort, assigned))
+
+
+def save_split(cohort: Cohort, path: str | os.PathLike[str]) -> None:
+    """Write id, patient and split of every image to a CSV file, whole or not at all."""
+    if not cohort.is_split:
+        raise InputError(f"{cohort.name} is not split yet; call assign_splits before save_split.")
+    partial = Path(f"{os.fspath(path)}.partial")
+    with partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("id", "patient", "split"))
+        writer.writerows(cohort.table[["id", "patient", "split"]].itertuples(index=False))
+    partial.replace(path)
+
+
+def apply_split(cohort: Cohort, path: str | os.PathLike[str]) -> Cohort:
+    """The cohort split as a file of `save_split` says, whatever the order of its rows.
+
+    Raises InputError when an image is missing there, unknown here, listed twice, or belongs to another patient: a split
+    of other data would be a silent leak.
+    """
+    name = Path(path).name
+    saved = read_rows(Path(path), strip=False)
+    for needed in ("id", "patient", "split"):
+        column(needed, saved, file=name, role=needed)
+    advice = f"{name} was made for other data; remove it to split anew."
+    if saved["id"].duplicated().any():
+        raise InputError(f"{name}: image '{saved['id'][saved['id'].duplicated()].iloc[0]}' is listed twice. {advice}")
+    if (odd := saved[~saved["split"].isin(SPLITS)]).size:
+        raise InputError(
+            f"{name}, row {odd.index[0]}: expected train, val or test; found '{odd['split'].iloc[0]}'. {advice}"
+        )
+    saved = saved.set_index("id")
+    ids = pd.Index(cohort.table["id"], dtype=object)
+    for odd_ids, what in ((ids.difference(saved.index), "not in it"), (saved.index.difference(ids), "not in the data")):
+        if len(odd_ids):
+            raise InputError(f"{name}: {len(odd_ids)} images are {what} (the first is '{odd_ids[0]}'). {advice}")
+    saved = saved.loc[ids]
+    moved = np.flatnonzero(saved["patient"].to_numpy() != cohort.table["patient"].astype(str).to_numpy())
+    if len(moved):
+        i = int(moved[0])
+        raise InputError(
+            f"{name}: image '{ids[i]}' belongs to patient '{saved['patient'].iloc[i]}' there and to "
+            f"'{cohort.table['patient'].iloc[i]}' in the data. {advice}"
+        )
+    assigned = saved["split"].to_numpy(dtype=object)
+    return _noted(cohort, assigned, f"as saved in {name}", _uncovered(cohort, assigned))
+
+
+def _noted(cohort: Cohort, assigned: np.ndarray, how: str, warnings: Sequence[str]) -> Cohort:
+    split = cohort.with_split(assigned)
+    return replace(split, origin={**cohort.origin, "split_note": {"how": how, "warnings": list(warnings)}})
+
+
+def _presence(cohort: Cohort) -> np.ndarray:
+    """bool [N,K]: which classes (multilabel: which labels, surely) an image has."""
+    if cohort.task == "multilabel":
+        return cohort.labels == 1
+    return cohort.labels[:, None] == np.arange(cohort.n_classes)
+
+
+def _by_patient(cohort: Cohort, pool: np.ndarray, shares: Mapping[str, float], seed: int) -> np.ndarray:
+    """object [len(pool)]: the split of each image of the pool."""
+    names = cohort.table["patient"].iloc[pool].astype(str)
+    codes, patients = pd.factorize(names, sort=True)  # sorted, so that the order of the rows cannot matter
+    if len(patients) < len(shares):
+        raise InputError(
+            f"{cohort.name}: {len(patients)} patients cannot be shared among {', '.join(shares)}; "
+            "collect more patients, or set val or test to 0."
+        )
+    sizes = np.bincount(codes)
+    presence = np.zeros((len(patients), cohort.n_classes), bool)
+    np.logical_or.at(presence, codes, _presence(cohort)[pool])
+    ticket = [
+        blake2b(f"{seed}:{patient}".encode(errors="surrogateescape"), digest_size=8).digest() for patient in patients
+    ]
+    lots = np.argsort(np.argsort(np.array(ticket, dtype="S8"), kind="stable"))
+    choice = share_out(sizes, presence, lots, np.array(list(shares.values())))
+    return np.array(list(shares), dtype=object)[choice][codes]
+
+
+def share_out(sizes: np.ndarray, presence: np.ndarray, lots: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """int64 [P]: which of the S splits each patient goes to.
+
+    sizes: int [P] images per patient. presence: bool [P,K] classes per patient. lots: int [P], a random permutation.
+    shares: float [S], positive, sum 1, the largest first when they tie.
+
+    Each patient's stratum is its rarest class. Strata come rarest first, patients in them largest first and by lot
+    among equals, and each goes where the stratum and the whole would be filled least, counting half of the newcomer:
+    the rule of Sainte-Lague for seats in a parliament. Filling the largest gap first would send all patients with many
+    images to train, and test would be of another kind. Then classes that a split lacks are brought in, see `_cover`.
+    """
+    n_patients, n_classes = presence.shape
+    rarity = presence.sum(axis=0)
+    by_rarity = np.argsort(rarity, kind="stable")
+    ranked = np.hstack([presence[:, by_rarity], np.ones((n_patients, 1), bool)])  # the last stratum: no class at all
+    stratum = ranked.argmax(axis=1)
+    totals = np.bincount(stratum, weights=sizes, minlength=n_classes + 1)
+    filled = np.zeros((n_classes + 1, len(shares)))
+    choice = np.empty(n_patients, np.int64)
+    for p in np.lexsort((lots, -sizes, stratum)):
+        half = sizes[p] / 2
+        mine = (filled[stratum[p]] + half) / totals[stratum[p]]
+        whole = (filled.sum(axis=0) + half) / totals.sum()
+        choice[p] = np.argmin((mine + whole) / shares)
+        filled[stratum[p], choice[p]] += sizes[p]
+    return _cover(choice, sizes, ranked, lots, len(shares))
+
+
+def _cover(choice: np.ndarray, sizes: np.ndarray, presence: np.ndarray, lots: np.ndarray, n_splits: int) -> np.ndarray:
+    """Move as few and as small patients as it takes for every class to be in every split, where it has enough patients.
+
+    presence: bool [P,K+1]; the last column is true for all, so that no split stays empty.
+    """
+    choice = choice.copy()
+    presence = presence[:, presence.sum(axis=0) >= n_splits]
+    for c in range(presence.shape[1]):
+        for s in range(n_splits):
+            if (presence[:, c] & (choice == s)).any():
+                continue
+            held = np.stack(
+                [presence[choice == t].sum(axis=0) for t in range(n_splits)]
+            )  # patients per split and class
+            last = (presence & (held[choice] == 1)).any(axis=1)  # its going would uncover another class
+            movable = np.flatnonzero(presence[:, c] & ~last)
+            if len(movable):
+                choice[movable[np.lexsort((lots[movable], sizes[movable]))[0]]] = s
+    return choice
+
+
+def _uncovered(cohort: Cohort, assigned: np.ndarray) -> list[str]:
+    """A sentence for every class that some split has no image of."""
+    presence = _presence(cohort)
+    patients = cohort.table["patient"].to_numpy()
+    used = [s for s in SPLITS if (assigned == s).any()]
+    warnings = []
+    for c, name in enumerate(cohort.classes):
+        absent = [s for s in used if not presence[assigned == s, c].any()]
+        if absent:
+            n = len(set(patients[presence[:, c]]))
+            whose = f"{n} {'patient' if n == 1 else 'patients'}" if cohort.patients_known else f"{n} images"
+            warnings.append(
+                f"Class '{name}' has {whose} and none in {' and '.join(absent)}; numbers on it are undefined there."
+            )
+    return warnings

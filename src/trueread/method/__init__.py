@@ -1,0 +1,14 @@
+"""One file per idea about how to train. One line per method registers it."""
+
+from trueread.method import (  # noqa: F401  (each registers its method)
+    balanced_sampling,
+    class_weights,
+    erm,
+    focal,
+    label_smoothing,
+    logit_adjustment,
+    mixup,
+)
+from trueread.method.base import METHODS, Composite, Method, build_method, method
+
+__all__ = ["METHODS", "Composite", "Method", "build_method", "method"]

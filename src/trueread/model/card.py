@@ -1,0 +1,57 @@
+"""The card: everything about a classifier except its weights, as one JSON file a person can read."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+CARD_FORMAT: Literal[1] = 1  # raised when an older trueread could misread a newer card
+
+
+class Card(BaseModel):
+    """What a classifier expects, what it answers, and how it was made.
+
+    mean, std: per channel, on intensities in [0,1]. white: the stored intensity that is 1.0 (see Cohort.white).
+    threshold: decision threshold on the calibrated probability (binary: of the second class; multilabel: one per
+        label); None where the most probable class wins. threshold_rule says how it was chosen, and on what.
+    temperature: logits are divided by it before softmax or sigmoid; 1 is uncalibrated.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal[1] = CARD_FORMAT
+    backbone: str
+    stem: Literal["standard", "small"] = "standard"
+    classes: list[str]
+    task: Literal["binary", "multiclass", "ordinal", "multilabel"]
+    channels: Literal[1, 3]
+    size: list[int] = Field(description="(H, W) or (D, H, W) of the images it was trained on")
+    mean: list[float]
+    std: list[float]
+    white: int = 255
+    fit: Literal["crop", "pad", "stretch"] = Field(default="crop", description="how other shapes became that size")
+    modality: str = "any"
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    weights: str = Field(default="none (random initialisation)", description="where the first weights came from")
+    threshold: float | list[float] | None = None
+    threshold_rule: str = "the most probable class"
+    temperature: float = Field(default=1.0, gt=0)
+    training: dict[str, Any] = Field(default_factory=dict, description="method, seed, epochs, selection rule, ...")
+    data_digest: str = ""
+    versions: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Card:
+        if len(self.mean) != self.channels or len(self.std) != self.channels or min(self.std) <= 0:
+            raise ValueError(f"mean and std must have {self.channels} values each, std above 0")
+        if len(self.size) not in (2, 3) or min(self.size) < 1:
+            raise ValueError(f"size must be [H, W] or [D, H, W]; found {self.size}")
+        if isinstance(self.threshold, list) and len(self.threshold) != len(self.classes):
+            raise ValueError(f"threshold must have one value per class ({len(self.classes)})")
+        return self
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(C, H, W) or (C, D, H, W)."""
+        return (self.channels, *self.size)

@@ -1,0 +1,86 @@
+"""Weights in and out of files, without ever running a pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from trueread.errors import InputError
+
+
+def save_weights(network: nn.Module, path: Path) -> None:
+    """Write the state dict as safetensors, complete or not at all (written beside, then renamed)."""
+    part = path.with_name(path.name + ".part")
+    save_file({k: v.detach().cpu().contiguous().clone() for k, v in network.state_dict().items()}, str(part))
+    part.replace(path)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """A state dict from .safetensors, or from a torch file read with `weights_only` (tensors alone, no code).
+
+    Raises InputError when the file is missing, truncated, or holds anything but tensors.
+    """
+    if not path.is_file():
+        raise InputError(f"there is no weights file {path}; check the path.")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(str(path))
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
+        first = str(error).strip().partition("\n")[0][:160]
+        raise InputError(
+            f"{path} is not a readable weights file ({first}); it may be truncated: copy or save it again."
+        ) from None
+    for key in ("state_dict", "model"):  # common wrappings of training scripts
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+        raise InputError(f"{path} must hold a state dict (names and tensors); found {type(content).__name__}.")
+    return content
+
+
+def load_into(network: nn.Module, path: Path) -> str:
+    """Load a file's weights into the backbone of `network`, and its head where it fits; says what was done.
+
+    Names may carry the prefixes of common wrappers (`module.`, `network.`, `backbone.`). A first convolution for
+    another number of channels is summed or spread, as timm does; a head of another size is left at its random start.
+    Raises InputError when fewer than half of the backbone's tensors find their place: then it is another architecture.
+    """
+    state = read_weights(path)
+    own = network.state_dict()
+    fitted: dict[str, Tensor] = {}
+    for name, value in state.items():
+        for prefix in ("module.", "network.", "model."):
+            name = name.removeprefix(prefix)
+        target = next((n for n in (name, f"backbone.{name}") if n in own), None)
+        if target is None:
+            continue
+        value = _adapt_channels(value, own[target])
+        if value.shape == own[target].shape:
+            fitted[target] = value
+    wanted = [n for n in own if n.startswith("backbone.") and not n.endswith("num_batches_tracked")]
+    found = sum(n in fitted for n in wanted)
+    if found < len(wanted) / 2:
+        raise InputError(
+            f"{path} fits {found} of the {len(wanted)} tensors of this backbone; give weights of the same architecture."
+        )
+    network.load_state_dict(fitted, strict=False)
+    sha = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    return f"file: {path.name} (sha256 {sha}), {found} of {len(wanted)} backbone tensors"
+
+
+def _adapt_channels(value: Tensor, own: Tensor) -> Tensor:
+    """A convolution kernel for 3 input channels as one for 1 (summed), or the other way round (shared out)."""
+    if value.ndim < 4 or value.ndim != own.ndim or value.shape[1] == own.shape[1]:
+        return value
+    if value.shape[1] == 3 and own.shape[1] == 1:
+        return value.sum(1, keepdim=True)
+    if value.shape[1] == 1 and own.shape[1] == 3:
+        return value.expand(-1, 3, *value.shape[2:]) / 3
+    return value

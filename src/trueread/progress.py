@@ -1,0 +1,122 @@
+"""Progress: a bar with rate and remaining time on a terminal, plain lines elsewhere, silence when asked."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sized
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, ProgressColumn
+
+T = TypeVar("T")
+
+PLAIN_LINE_SECONDS = 10.0  # how often a log file gets a line
+
+_quiet = False
+_live: Progress | None = None  # rich allows one live display: nested bars share it
+
+
+def set_quiet(quiet: bool) -> None:
+    """Switch all progress and messages off (for --quiet, --json and tests), or on again."""
+    global _quiet
+    _quiet = quiet
+
+
+def say(message: str) -> None:
+    """One line to the person, on stderr, so that stdout stays machine-readable. Goes above a running bar."""
+    if _quiet:
+        return
+    if _live is not None:
+        _live.console.print(message, markup=False, highlight=False)
+    else:
+        print(message, file=sys.stderr, flush=True)
+
+
+def track(iterable: Iterable[T], *, what: str, total: int | None = None, unit: str = "images") -> Iterator[T]:
+    """Pass `iterable` through and show how far it is.
+
+    what: the work in two or three words ("reading kermany"). total: number of items, if `iterable` has no length.
+    unit: what an item is, for the rate ("images", "epochs").
+    """
+    if total is None:
+        total = len(iterable) if isinstance(iterable, Sized) else None
+    if _quiet:
+        yield from iterable
+    elif sys.stderr.isatty():
+        yield from _bar(iterable, what, total, unit)
+    else:
+        yield from _lines(iterable, what, total, unit)
+
+
+def _bar(iterable: Iterable[T], what: str, total: int | None, unit: str) -> Iterator[T]:
+    with _display() as progress:
+        task = progress.add_task(what, total=total, unit=unit)
+        try:
+            for item in iterable:
+                yield item
+                progress.advance(task)
+        finally:
+            progress.remove_task(task)
+
+
+@contextmanager
+def _display() -> Iterator[Progress]:
+    """The one live display; the outermost user opens and closes it."""
+    global _live
+    if _live is not None:
+        yield _live
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        _rate_column(),
+        TimeRemainingColumn(compact=True),
+    )
+    progress = Progress(*columns, console=Console(stderr=True), transient=True)
+    _live = progress
+    try:
+        with progress:
+            yield progress
+    finally:
+        _live = None
+
+
+def _rate_column() -> ProgressColumn:
+    from rich.progress import ProgressColumn, Task
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        """Items per second, or seconds per item when slow."""
+
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text(_rate(speed, task.fields["unit"]) if speed else "", style="dim")
+
+    return Rate()
+
+
+def _lines(iterable: Iterable[T], what: str, total: int | None, unit: str) -> Iterator[T]:
+    """A line at the first item after each interval and none for work that is over before the first."""
+    start = last = time.monotonic()
+    for done, item in enumerate(iterable, start=1):
+        yield item
+        now = time.monotonic()
+        if now - last >= PLAIN_LINE_SECONDS:
+            last = now
+            speed = done / (now - start)
+            left = f", {(total - done) / speed:.0f} s left" if total else ""
+            say(f"{what}: {done}{f' of {total}' if total else ''} {unit}, {_rate(speed, unit)}{left}")
+
+
+def _rate(per_second: float, unit: str) -> str:
+    if per_second >= 2:
+        return f"{per_second:,.0f} {unit}/s"
+    one = unit[:-2] if unit.endswith("ches") else unit.removesuffix("s")
+    return f"{1 / per_second:.1f} s per {one}"

@@ -1,0 +1,111 @@
+"""Several methods in one figure: the same figure of each overlaid, and everyone's learning curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Json = dict[str, Any]
+
+METHOD = "method"
+
+
+def overlay(figures: Mapping[str, Json], *, order: Sequence[str]) -> Json | None:
+    """The same figure of several methods as one, a colour per method; None when they are better drawn side by side.
+
+    figures: by method name, all of one name and kind. order: all methods of the run, which decides the colours.
+    Side by side: matrices, figures whose lines already tell groups apart, and figures that differ in what they show.
+    """
+    first = next(iter(figures.values()))
+    same = all(
+        (f["kind"], f.get("x"), f.get("y"), f["data"]["columns"])
+        == (first["kind"], first.get("x"), first.get("y"), first["data"]["columns"])
+        for f in figures.values()
+    )
+    grouped = any(len(_groups(f)) > 1 for f in figures.values())
+    if not same or grouped or first["kind"] not in ("line", "interval", "bar") or METHOD in first["data"]["columns"]:
+        return None
+    rows = [[name, *row] for name, f in figures.items() for row in f["data"]["rows"]]
+    return first | {
+        "colour": METHOD,
+        "dash": None,
+        "group": None,
+        "order": list(order),
+        "data": {"columns": [METHOD, *first["data"]["columns"]], "rows": rows},
+    }
+
+
+def _groups(figure: Json) -> set[str]:
+    group = figure.get("group")
+    if not group or group not in figure["data"]["columns"]:
+        return set()
+    position = figure["data"]["columns"].index(group)
+    return {str(row[position]) for row in figure["data"]["rows"]}
+
+
+def learning_curves(methods: Sequence[Json]) -> list[Json]:
+    """Loss, and the validation metrics, against the epoch: one line per method and seed, a dot on the epoch that was kept.
+
+    methods: as in the summary. Methods without a history (models trained elsewhere) are left out; [] when none has one.
+    """
+    names = [m["name"] for m in methods]
+    curves = (
+        (
+            "loss",
+            "Loss",
+            "cross-entropy or the method's own loss",
+            (("train_loss", "training"), ("val_loss", "validation")),
+        ),
+        ("val-auroc", "Validation AUROC", "AUROC", (("val_auroc", "validation"),)),
+        (
+            "val-balanced-accuracy",
+            "Validation balanced accuracy",
+            "balanced accuracy",
+            (("val_balanced_accuracy", "validation"),),
+        ),
+    )
+    figures = []
+    for name, title, label, wanted in curves:
+        rows = [row for m in methods for h in m.get("histories") or [] for row in _curve(m["name"], h, wanted)]
+        if not any(row[4] is not None for row in rows):
+            continue
+        seeds = max(len(m.get("histories") or []) for m in methods)
+        each = "One line per seed; the dot is" if seeds > 1 else "The dot is"
+        figures.append(
+            {
+                "name": name,
+                "title": title,
+                "kind": "line",
+                "x": "epoch",
+                "y": "value",
+                "group": "seed",
+                "colour": METHOD,
+                "dash": "split" if len(wanted) > 1 else None,
+                "mark": "kept",
+                "order": names,
+                "x_label": "epoch",
+                "y_label": label,
+                "caption": f"{each} the epoch whose weights were kept.",
+                "data": {"columns": [METHOD, "seed", "split", "epoch", "value", "kept"], "rows": rows},
+            }
+        )
+    return figures
+
+
+def _curve(method: str, history: Json, wanted: Sequence[tuple[str, str]]) -> list[list[Any]]:
+    """Rows of method, seed, split, epoch, value, kept; the dot goes on the last wanted column, which is validation's."""
+    table = history["table"]
+    at = {c: i for i, c in enumerate(table["columns"])}
+    return [
+        [
+            method,
+            history.get("seed", 0),
+            split,
+            row[at["epoch"]],
+            row[at[column]],
+            bool(row[at["selected"]]) and column == wanted[-1][0],
+        ]
+        for column, split in wanted
+        if column in at and "epoch" in at and "selected" in at
+        for row in table["rows"]
+    ]

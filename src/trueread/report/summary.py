@@ -1,0 +1,74 @@
+"""A run's summary.json, read and asked: which audits there are, what a method answered, how it differs from the baseline."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from trueread.errors import InputError, unknown
+
+SUMMARY = "summary.json"
+
+Json = dict[str, Any]
+
+
+def read_summary(folder: str | Path) -> Json:
+    """The summary of the run in `folder`.
+
+    Raises InputError when the folder holds no finished run, or a summary that is not one.
+    """
+    path = Path(folder) / SUMMARY
+    if not path.is_file():
+        raise InputError(
+            f"{folder} is no finished run: there is no {SUMMARY} in it; give the folder that `trueread run` wrote."
+        )
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid JSON ({error}); run the study again to write it anew.") from None
+    missing = [k for k in ("title", "cohort", "methods") if not isinstance(summary, dict) or not summary.get(k)]
+    if missing:
+        raise InputError(f"{path} must have title, cohort and methods; '{missing[0]}' is missing. Run the study again.")
+    return summary
+
+
+def method_named(summary: Json, name: str) -> Json:
+    """The method called `name`. Raises InputError with the nearest name when the run has none."""
+    for method in summary["methods"]:
+        if method["name"] == name:
+            return method
+    raise unknown("method of this run", name, [m["name"] for m in summary["methods"]])
+
+
+def audit_names(summary: Json) -> list[str]:
+    """Every audit that any method was asked, in the order of first appearance."""
+    return list(dict.fromkeys(f["audit"] for m in summary["methods"] for f in m.get("findings", [])))
+
+
+def findings_of(summary: Json, audit: str) -> dict[str, Json]:
+    """The findings of one audit by method name; methods that were not asked are absent."""
+    return {m["name"]: f for m in summary["methods"] for f in m.get("findings", []) if f["audit"] == audit}
+
+
+def difference_of(summary: Json, *, audit: str, measure: str, method: str) -> Json | None:
+    """The paired difference of `method` to the baseline on one measure, or None when it was not compared."""
+    for d in summary.get("differences") or []:
+        if (d["audit"], d["measure"], d["method"]) == (audit, measure, method):
+            return d
+    return None
+
+
+def baseline_name(summary: Json) -> str:
+    """The method that the others are compared with: the one marked so, else the first."""
+    marked = [m["name"] for m in summary["methods"] if m.get("baseline")]
+    return marked[0] if marked else summary["methods"][0]["name"]
+
+
+def threshold_of(summary: Json, audit: str) -> tuple[float | None, str]:
+    """The threshold of an audit's headline and why it is that; a threshold may be given with its reason or bare."""
+    entry = (summary.get("thresholds") or {}).get(audit)
+    if isinstance(entry, Mapping):
+        return entry.get("threshold"), str(entry.get("why") or "")
+    return entry, ""

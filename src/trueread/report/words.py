@@ -1,0 +1,131 @@
+"""Numbers and lists as a person writes them. Pure functions of plain values, shared by the page, the card and the terminal."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from trueread.stats.estimate import Estimate
+
+IRREGULAR = {"class": "classes", "this": "these"}
+SMALL = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+MINUS = "\u2212"
+
+
+def counted(n: int, noun: str) -> str:
+    """ "1 patient", "1,203 patients"."""
+    return f"{n:,} {plural(noun, n)}"
+
+
+def plural(noun: str, n: int) -> str:
+    """The noun as it follows the number n."""
+    return noun if n == 1 else IRREGULAR.get(noun, noun + "s")
+
+
+def spelled(n: int) -> str:
+    """A small number as a word, for the start of a sentence or a noun's adjective; digits above ten."""
+    return SMALL[n] if 0 <= n < len(SMALL) else f"{n:,}"
+
+
+def joined(names: Iterable[str], *, last: str = "and") -> str:
+    """ "a", "a and b", "a, b and c"."""
+    names = list(names)
+    if len(names) < 2:
+        return "".join(names)
+    return f"{', '.join(names[:-1])} {last} {names[-1]}"
+
+
+def sentence(text: str) -> str:
+    """The text with a capital and a full stop, for text that others wrote as the end of a sentence; "" stays ""."""
+    text = text.strip()
+    if not text:
+        return ""
+    return text[0].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+
+
+def reason(text: str) -> str:
+    """ "Not measured, because ..." from the reason as audits give it."""
+    return f"Not measured, because {text.strip().rstrip('.') or 'no reason was given'}."
+
+
+def duration(seconds: float | None) -> str:
+    """ "4.2 s", "3 min 5 s", "2 h 10 min"; "not measured" for None."""
+    if seconds is None:
+        return "not measured"
+    if seconds < 59.95:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def p_text(p: float | None) -> str:
+    """ "0.012", "< 0.001", or "" when there is none."""
+    if p is None or p != p:
+        return ""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def difference_text(difference: Estimate, baseline: str) -> str:
+    """ "+0.031 over erm (0.008 to 0.052)", or "-0.012 against erm (...)"; the interval is that of the difference."""
+    if difference.value != difference.value:
+        return f"difference to {baseline} not defined"
+    interval = ""
+    if difference.low == difference.low and difference.high == difference.high:
+        interval = f" ({difference.low:.3f} to {difference.high:.3f})"
+    word = "over" if difference.value >= 0 else "against"
+    return f"{difference.value:+.3f} {word} {baseline}{interval}"
+
+
+def as_estimate(cell: Any) -> Estimate | None:
+    """The Estimate that a table's or measure's JSON holds, or None when the cell is something else."""
+    if isinstance(cell, Mapping) and "value" in cell and set(cell) <= set(Estimate.__dataclass_fields__):
+        return Estimate.from_json(dict(cell))
+    return None
+
+
+def is_number(cell: Any) -> bool:
+    """True for a plain number; True and False are not numbers here."""
+    return isinstance(cell, (int, float)) and not isinstance(cell, bool)
+
+
+def cell_text(cell: Any, *, digits: int = 3) -> str:
+    """One cell of a table as text: estimates with their interval, numbers rounded, None as a dash."""
+    estimate = as_estimate(cell)
+    if estimate is not None:
+        return estimate.text(digits=digits)
+    if cell is None or cell != cell:
+        return "–"
+    if isinstance(cell, bool):
+        return "yes" if cell else "no"
+    if isinstance(cell, int):
+        return f"{cell:,}"
+    if isinstance(cell, float):
+        return fixed(cell, digits=digits)
+    if isinstance(cell, (list, tuple)):
+        return ", ".join(cell_text(c, digits=digits) for c in cell) or "–"
+    if isinstance(cell, Mapping):
+        return "; ".join(f"{k}: {cell_text(v, digits=digits)}" for k, v in cell.items()) or "–"
+    return str(cell)
+
+
+def fixed(value: float, *, digits: int = 3) -> str:
+    """Fixed digits for ordinary sizes, thousands separated without decimals for large ones, powers for tiny ones."""
+    if value == 0 or 10**-digits / 2 <= abs(value) < 1000:
+        return f"{value:.{digits}f}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1e}"
+
+
+def shortened(text: str, limit: int) -> str:
+    """The text in at most `limit` characters, cut in its middle, where long names differ least."""
+    if len(text) <= limit:
+        return text
+    head = (limit - 1 + 1) // 2
+    return f"{text[:head].rstrip()}…{text[len(text) - (limit - 1 - head) :].lstrip()}"
+
+
+def slug(text: str) -> str:
+    """A name as it can stand in a file name or an anchor."""
+    return re.sub(r"[^A-Za-z0-9.+=-]+", "_", text) or "_"

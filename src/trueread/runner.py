@@ -1,0 +1,269 @@
+"""The order of work: load, split, train methods x seeds, audit all, compare, write the report. What is done is kept."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from trueread.audit.base import build_audits, compare_findings, run_audits
+from trueread.audit.finding import Difference, Finding, table_to_json
+from trueread.audit.subject import Member, Subject
+from trueread.cohort.cohort import Cohort
+from trueread.cohort.source import load_cohort
+from trueread.cohort.split import apply_split, assign_splits, save_split, split_note
+from trueread.errors import InputError
+from trueread.method.base import METHODS, Method, build_method
+from trueread.model.classifier import CARD_FILE, Classifier
+from trueread.progress import say
+from trueread.record import cohort_facts, environment, metrics_table, threshold_facts, today, write_json
+from trueread.report import make_gallery, write_model_card, write_report
+from trueread.study import MethodSection, Study, save_study
+from trueread.training.checkpoint import drop_checkpoint
+from trueread.training.device import choose_device, choose_precision, describe
+from trueread.training.evaluate import predict_probabilities
+from trueread.training.loop import fit
+
+PREDICTIONS, HISTORY, SUMMARY, SPLIT_FILE = "predictions.csv", "history.csv", "summary.json", "split.csv"
+
+
+def run_study(
+    study: Study, folder: str | Path | None = None, *, cohort: Cohort | None = None, command: str = ""
+) -> Path:
+    """Do a whole study and return its run folder; what an earlier, interrupted run finished is not done again.
+
+    folder: `runs/<name>` by default. cohort: instead of loading `study.data` (for cohorts made in Python).
+    command: for the record. Raises InputError for bad input, also when the folder holds another study.
+    """
+    start = time.perf_counter()
+    folder = Path(folder) if folder is not None else Path("runs") / study.name
+    methods = [(m, _build(m)) for m in study.methods]  # a wrong name or option must not wait for the data
+    audits = build_audits(study.audits)
+    cohort = load_data(study) if cohort is None else cohort
+    cohort = split_data(cohort, study, folder)
+    _claim(folder, study, cohort)
+    say(f"{cohort!r}; split {split_note(cohort).how}.")
+    for warning in split_note(cohort).warnings:
+        say(f"warning: {warning}")
+    subjects = [train_method(study, cohort, section, made, folder) for section, made in methods]
+    findings = [(s.name, run_audits(s, audits, thresholds=study.thresholds)) for s in subjects]
+    differences = compare_findings(findings[0], findings[1:], subjects[0])
+    _write_results(study, cohort, subjects, findings, differences, folder, command, time.perf_counter() - start)
+    return folder
+
+
+def load_data(study: Study) -> Cohort:
+    """The study's cohort, with its origin on record."""
+    data = study.data
+    cohort = load_cohort(data.source, **data.options)
+    if len(cohort.omitted):
+        say(f"{cohort.name}: {len(cohort.omitted)} unreadable images are left out (listed in the report).")
+    return replace(cohort, origin={**cohort.origin, "source": data.source, "options": data.options})
+
+
+def split_data(cohort: Cohort, study: Study, folder: Path) -> Cohort:
+    """The cohort split as the study's split file says, as an earlier run in this folder had it, or anew by patient."""
+    if study.split.file:
+        return apply_split(cohort, study.split.file)
+    anew = assign_splits(cohort, val=study.split.val, test=study.split.test, seed=study.split.seed)
+    saved = folder / SPLIT_FILE
+    if not saved.is_file():
+        return anew
+    earlier = apply_split(cohort, saved)
+    return anew if (earlier.table["split"] == anew.table["split"]).all() else earlier
+
+
+def train_method(study: Study, cohort: Cohort, section: MethodSection, made: Method, folder: Path) -> Subject:
+    """Every seed of one method, trained or read back, as the subject of the audits."""
+    test_rows, val_rows = cohort.rows("test"), cohort.rows("val")
+    if len(test_rows) == 0:
+        raise InputError(f"{cohort.name}: the test split is empty; give images a test split, or let trueread split.")
+    members = []
+    for seed in study.seeds:
+        cell = cell_folder(folder, section.title, seed)
+        if not is_done(cell):
+            train_cell(study, cohort, section, made if seed == study.seeds[0] else _build(section), seed, cell)
+        classifier = Classifier.load(cell / "model")
+        test, val = read_predictions(cell, cohort, test_rows), read_predictions(cell, cohort, val_rows)
+        members.append(Member(classifier, seed, test, val))
+    return Subject(section.title, cohort, test_rows, members, val_rows, resamples=study.resamples)
+
+
+def train_cell(study: Study, cohort: Cohort, section: MethodSection, made: Method, seed: int, cell: Path) -> None:
+    """Train one method with one seed and write everything that comes out; the predictions last, as the sign of done."""
+    what = f"{section.title}, seed {seed}"
+    fitted = fit(cohort, made, study.train, seed=seed, folder=cell, what=what)
+    card = fitted.classifier.card
+    card.training |= {"method": section.name, "method_options": section.options}
+    card.versions = {k: v for k, v in environment().items() if k in ("trueread", "python", "torch", "timm", "monai")}
+    if fitted.report:
+        say(f"{what}: {json.dumps(fitted.report, default=str)}")
+    fitted.classifier.save(cell / "model")
+    fitted.history.to_csv(cell / HISTORY, index=False)
+    write_json(cell / "method.json", {"name": section.name, "options": section.options, "report": fitted.report})
+    rows = np.concatenate([cohort.rows("val"), cohort.rows("test")])
+    write_predictions(cell, cohort, rows, predict_probabilities(fitted.classifier, cohort, rows))
+    drop_checkpoint(cell / "checkpoints")
+    best = fitted.history.loc[fitted.history["selected"]].iloc[0]
+    auroc = best.get("val_auroc", float("nan"))
+    seconds = fitted.history["seconds"].sum()
+    say(f"{what}: kept epoch {fitted.selected_epoch}, validation AUROC {auroc:.3f}, {seconds:.0f} s.")
+
+
+def cell_folder(folder: Path, title: str, seed: int) -> Path:
+    """Where one method with one seed lives inside a run folder."""
+    return folder / "methods" / re.sub(r"[^A-Za-z0-9.+=-]+", "_", title) / f"seed-{seed}"
+
+
+def is_done(cell: Path) -> bool:
+    """True when a cell was trained to its end: its model and its predictions are there."""
+    return (cell / PREDICTIONS).is_file() and (cell / "model" / CARD_FILE).is_file()
+
+
+def write_predictions(cell: Path, cohort: Cohort, rows: np.ndarray, probabilities: np.ndarray) -> None:
+    """CSV of id, split, given label(s) and calibrated probabilities; nine digits, which keep a float32 exactly."""
+    frame = cohort.table.loc[rows, ["id", "split"]].reset_index(drop=True)
+    labels = cohort.labels[rows]
+    if labels.ndim == 2:
+        for k, name in enumerate(cohort.classes):
+            frame[f"label:{name}"] = labels[:, k]
+    else:
+        frame["label"] = [cohort.classes[y] for y in labels]
+    for k, name in enumerate(cohort.classes):
+        frame[f"p:{name}"] = probabilities[:, k]
+    part = cell / (PREDICTIONS + ".part")
+    frame.to_csv(part, index=False, float_format="%.9g")
+    part.replace(cell / PREDICTIONS)
+
+
+def read_predictions(cell: Path, cohort: Cohort, rows: np.ndarray) -> np.ndarray:
+    """float32 [n,K] probabilities of the cohort's `rows`, as `write_predictions` stored them."""
+    frame = pd.read_csv(cell / PREDICTIONS, dtype={"id": str}, float_precision="round_trip").set_index("id")
+    ids = cohort.table["id"].iloc[rows]
+    missing = ids[~ids.isin(frame.index)]
+    if len(missing):
+        raise InputError(
+            f"{cell / PREDICTIONS} lacks image '{missing.iloc[0]}'; delete {cell} to train this cell again."
+        )
+    return frame.loc[ids, [f"p:{c}" for c in cohort.classes]].to_numpy(dtype=np.float32)
+
+
+def _build(section: MethodSection) -> Method:
+    return build_method(section.name, **section.options)
+
+
+def _claim(folder: Path, study: Study, cohort: Cohort) -> None:
+    """Make the run folder this study's, or refuse one that holds another study."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"the run folder {folder} cannot be made ({error.strerror}); choose another with --out."
+        ) from None
+    path = folder / "study.yaml"
+    new = study.model_dump(mode="json")
+    if path.is_file():
+        from trueread.study import load_study
+
+        old = load_study(path).model_dump(mode="json")
+        free = (
+            "methods",
+            "seeds",
+            "audits",
+            "thresholds",
+            "description",
+            "resamples",
+            "explain",
+        )  # these only add work
+        changed = [k for k in new if k not in free and new[k] != old.get(k)]
+        if changed:
+            raise InputError(
+                f"{folder} holds a run of another study (its '{changed[0]}' differs); "
+                "give another folder with --out, or delete it."
+            )
+    save_study(study, path)
+    save_split(cohort, folder / SPLIT_FILE)
+
+
+def _write_results(
+    study: Study,
+    cohort: Cohort,
+    subjects: Sequence[Subject],
+    findings: Sequence[tuple[str, list[Finding]]],
+    differences: Sequence[Difference],
+    folder: Path,
+    command: str,
+    seconds: float,
+) -> None:
+    device = choose_device(study.train.device)
+    precision = choose_precision(study.train.precision, device)
+    facts = environment(device=describe(device, precision), precision=precision)
+    gallery = []
+    if study.explain:
+        member = subjects[0].members[0]
+        gallery = make_gallery(
+            member.predictor, cohort, subjects[0].rows, member.probabilities, folder, method=subjects[0].name
+        )
+    summary = {
+        "title": study.name,
+        "description": study.description,
+        "command": command,
+        "date": today(),
+        "seconds": round(seconds, 1),
+        "resamples": study.resamples,
+        "cohort": cohort_facts(cohort),
+        "methods": [
+            _method_facts(study, folder, i, s, f) for i, (s, (_, f)) in enumerate(zip(subjects, findings, strict=True))
+        ],
+        "differences": [d.to_json() for d in differences],
+        "gallery": gallery,
+        "thresholds": threshold_facts(study.thresholds),
+        "environment": facts,
+    }
+    metrics_table(findings).to_csv(folder / "metrics.csv", index=False)
+    write_json(folder / "findings.json", {name: [f.to_json() for f in fs] for name, fs in findings})
+    write_json(folder / "environment.json", facts)
+    write_json(folder / SUMMARY, summary)
+    histories = [
+        pd.read_csv(cell_folder(folder, s.name, m.seed) / HISTORY).assign(method=s.name, seed=m.seed)
+        for s in subjects
+        for m in s.members
+    ]
+    pd.concat(histories).to_csv(folder / HISTORY, index=False)
+    write_report(folder)
+    for s in subjects:
+        write_model_card(folder, s.name)
+
+
+def _method_facts(
+    study: Study, folder: Path, position: int, subject: Subject, findings: list[Finding]
+) -> dict[str, Any]:
+    section = study.methods[position]
+    parts = [METHODS.get(n.strip()) for n in section.name.split("+")]
+    cells = [cell_folder(folder, section.title, m.seed) for m in subject.members]
+    histories = [pd.read_csv(c / HISTORY) for c in cells]
+    first = subject.members[0].predictor
+    assert isinstance(first, Classifier)
+    return {
+        "name": subject.name,
+        "options": section.options,
+        "summary": " ".join(p.summary for p in parts),
+        "source": "; ".join(p.source for p in parts if p.source),
+        "seeds": [m.seed for m in subject.members],
+        "baseline": position == 0,
+        "findings": [f.to_json() for f in findings],
+        "histories": [
+            {"seed": m.seed, "table": table_to_json(h)} for m, h in zip(subject.members, histories, strict=True)
+        ],
+        "report": json.loads((cells[0] / "method.json").read_text())["report"],
+        "card": first.card.model_dump(),
+        "seconds": round(float(sum(h["seconds"].sum() for h in histories)), 1),
+        "n_weights": sum(p.numel() for p in first.parameters()),
+    }

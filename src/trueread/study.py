@@ -1,0 +1,137 @@
+"""The study file: what is studied, how it is trained, what is asked; typed, so that a slip of the pen is an error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from trueread.errors import InputError
+from trueread.options import validate
+from trueread.training.config import TrainConfig
+
+
+class DataSection(BaseModel):
+    """Where the cohort comes from. Every other key is an option of the source (size, patient, label, ...)."""
+
+    model_config = ConfigDict(extra="allow")
+
+    source: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class SplitSection(BaseModel):
+    """How the cohort is divided, by patient. file: a split.csv to use again instead."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    val: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    test: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    seed: int = 0
+    file: str | None = None
+
+    @model_validator(mode="after")
+    def _leaves_something(self) -> SplitSection:
+        if self.val + self.test >= 1:
+            raise ValueError(f"val + test must leave something to train on; found {self.val} + {self.test}")
+        return self
+
+
+class MethodSection(BaseModel):
+    """A method by name, or several joined by a plus sign. Every other key is an option of it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+    label: str | None = Field(default=None, description="its name in tables; needed when a method appears twice")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+    @property
+    def title(self) -> str:
+        return self.label or self.name
+
+
+class Study(BaseModel):
+    """A whole study: check -> train methods x seeds -> audit -> compare -> report.
+
+    methods: the first one is the baseline that the others are compared with. seeds: a count or a list.
+    audits: "all" or a list of names or mappings with options. thresholds: over the packaged ones, by audit.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "study"
+    description: str = ""
+    data: DataSection
+    split: SplitSection = SplitSection()
+    train: TrainConfig = TrainConfig()
+    methods: Annotated[list[MethodSection], Field(min_length=1)] = Field(
+        default_factory=lambda: [MethodSection(name="erm")]
+    )
+    seeds: list[int] = [0]
+    audits: str | list[str | dict[str, Any]] = "all"
+    thresholds: dict[str, float | None] = Field(default_factory=dict)
+    resamples: Annotated[int, Field(ge=100, le=100_000)] = 1000
+    explain: bool = True
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _bare_source(cls, value: Any) -> Any:
+        return {"source": value} if isinstance(value, str) else value
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _bare_names(cls, value: Any) -> Any:
+        value = [value] if isinstance(value, (str, Mapping)) else value
+        return [{"name": v} if isinstance(v, str) else v for v in value] if isinstance(value, list) else value
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _count(cls, value: Any) -> Any:
+        if isinstance(value, int) and not isinstance(value, bool):
+            if not 1 <= value <= 1000:
+                raise ValueError(f"a number of seeds must be 1 to 1000; found {value}")
+            return list(range(value))
+        return value
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Study:
+        titles = [m.title for m in self.methods]
+        if len(set(titles)) < len(titles):
+            repeated = next(t for t in titles if titles.count(t) > 1)
+            raise ValueError(f"the method '{repeated}' appears twice; give one of them a label of its own")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds must be distinct and at least one; found {self.seeds}")
+        return self
+
+
+def load_study(path: str | Path) -> Study:
+    """The study in a YAML file. Paths in it are relative to where the command runs, as on the command line.
+
+    Raises InputError when the file is missing, is not YAML, or has a key or value that the schema does not know.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"there is no study file {path}; check the path, or write one (studies/ has examples).")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path} must be a YAML mapping with at least `data:`; found {type(content).__name__}.")
+    content.setdefault("name", path.stem)
+    return validate(Study, content, where=str(path))
+
+
+def save_study(study: Study, path: Path) -> None:
+    """Write the resolved study, every default spelled out, so that the run can be repeated from it alone."""
+    path.write_text(yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110))

@@ -1,0 +1,114 @@
+"""Augmentation of whole batches: one resampling, one pass over the intensities, own parameters per image."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from importlib.resources import files
+
+import torch
+import torch.nn.functional as F
+import yaml
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from trueread.errors import unknown
+
+GREY = (0.299, 0.587, 0.114)  # luma weights of ITU-R BT.601
+
+
+class Recipe(BaseModel):
+    """How far an image may be changed; units are in recipes.yaml. Zero is off."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rotate_degrees: float = 0.0
+    translate: float = 0.0
+    scale: float = 0.0
+    flip_horizontal: float = 0.0
+    flip_vertical: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    gamma: float = 0.0
+    saturation: float = 0.0
+    noise: float = 0.0
+
+    @property
+    def moves(self) -> bool:
+        return any((self.rotate_degrees, self.translate, self.scale, self.flip_horizontal, self.flip_vertical))
+
+
+@cache
+def recipes() -> dict[str, Recipe]:
+    """All recipes by modality, as recipes.yaml has them."""
+    content = yaml.safe_load(files("trueread.training").joinpath("recipes.yaml").read_text())
+    return {name: Recipe(**values) for name, values in content.items()}
+
+
+def recipe_for(augment: str, modality: str) -> tuple[str, Recipe]:
+    """Name and recipe that `augment` means: "auto" is the modality's own, or "any" for a modality without one."""
+    known = recipes()
+    name = augment if augment != "auto" else (modality if modality in known else "any")
+    if name not in known:
+        raise unknown("augmentation recipe", name, known)
+    return name, known[name]
+
+
+def augment_batch(images: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
+    """Augmented copies of images float [B,C,H,W] or [B,C,D,H,W] in [0,1]; the result stays in [0,1].
+
+    generator: on the images' device; the same state gives the same augmentation.
+    """
+    if recipe.moves:
+        images = _move(images, recipe, generator)
+    return _recolour(images, recipe, generator)
+
+
+def _uniform(n: int, half_width: float, generator: torch.Generator, device: torch.device) -> Tensor:
+    return (torch.rand(n, generator=generator, device=device) * 2 - 1) * half_width
+
+
+def _move(images: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
+    """Rotate (in the H-W plane), scale, shift and flip in a single bilinear resampling with reflected borders."""
+    b, device = len(images), images.device
+    angle = _uniform(b, math.radians(recipe.rotate_degrees), generator, device)
+    scale = 1 + _uniform(b, recipe.scale, generator, device)
+    shift_x = _uniform(b, 2 * recipe.translate, generator, device)
+    shift_y = _uniform(b, 2 * recipe.translate, generator, device)
+    flips = torch.rand(b, 2, generator=generator, device=device)
+    flip_x = 1 - 2 * (flips[:, 0] < recipe.flip_horizontal).float()
+    flip_y = 1 - 2 * (flips[:, 1] < recipe.flip_vertical).float()
+    h, w = images.shape[-2:]
+    cos, sin = angle.cos() / scale, angle.sin() / scale
+    dims = images.ndim - 2
+    theta = torch.zeros(b, dims, dims + 1, device=device)
+    theta[:, 0, 0], theta[:, 0, 1], theta[:, 0, dims] = cos * flip_x, -sin * (h / w) * flip_y, shift_x
+    theta[:, 1, 0], theta[:, 1, 1], theta[:, 1, dims] = sin * (w / h) * flip_x, cos * flip_y, shift_y
+    if dims == 3:
+        theta[:, 2, 2] = 1
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+
+def _recolour(images: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
+    """Contrast about the image's own mean, brightness, gamma, saturation and noise, then back into [0,1]."""
+    b, device = len(images), images.device
+    shape = (b, *(1 for _ in images.shape[1:]))
+    if recipe.contrast or recipe.brightness:
+        gain = 1 + _uniform(b, recipe.contrast, generator, device).view(shape)
+        offset = _uniform(b, recipe.brightness, generator, device).view(shape)
+        mean = images.flatten(1).mean(1).view(shape)
+        images = torch.addcmul(mean * (1 - gain) + offset, images, gain)
+    if recipe.saturation and images.shape[1] == 3:
+        weight = torch.tensor(GREY, device=device).view(1, 3, *(1 for _ in images.shape[2:]))
+        grey = (images * weight).sum(1, keepdim=True)
+        images = torch.lerp(grey, images, 1 + _uniform(b, recipe.saturation, generator, device).view(shape))
+    if recipe.noise:
+        sigma = torch.rand(b, generator=generator, device=device).view(shape) * recipe.noise
+        noise = torch.randn(images.shape, generator=generator, device=device)
+        images = torch.addcmul(images, noise, sigma)
+    images = images.clamp(0, 1)
+    if recipe.gamma:
+        exponent = 1 + _uniform(b, recipe.gamma, generator, device).view(shape)
+        images = images.clamp_min(1e-6) ** exponent
+    return images

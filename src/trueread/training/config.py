@@ -1,0 +1,49 @@
+"""How a classifier is trained: every knob of the loop, with its unit and its default, checked when it is read."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SELECTION_RULES = {
+    "auroc": "the epoch with the highest validation AUROC",
+    "balanced-accuracy": "the epoch with the highest validation balanced accuracy",
+    "loss": "the epoch with the lowest validation loss",
+    "last": "the last epoch",
+}
+
+
+class TrainConfig(BaseModel):
+    """Options of the training loop.
+
+    backbone: a name of `trueread list backbones`, or any timm architecture. weights: "none", "hub", or a local file.
+    warmup: share of all steps in which the learning rate rises linearly. clip_norm: largest gradient norm; None is off.
+    ema_decay: decay of the exponential moving average of the weights; the average is what is evaluated and kept.
+    patience: stop after that many epochs without a better validation value; None trains all epochs.
+    select: which epoch's weights are kept; always decided on validation.
+    augment: a recipe of `trueread.training.augment`; "auto" takes the cohort's modality.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    backbone: str = "compact"
+    stem: Literal["auto", "standard", "small"] = "auto"
+    weights: str = "none"
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = 12
+    batch_size: Annotated[int, Field(ge=2, le=65_536)] = 64
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    learning_rate: Annotated[float, Field(gt=0, le=100)] = 2e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.02
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    clip_norm: Annotated[float | None, Field(gt=0)] = None
+    ema_decay: Annotated[float | None, Field(gt=0, lt=1)] = None
+    patience: Annotated[int | None, Field(ge=1)] = None
+    select: Literal["auroc", "balanced-accuracy", "loss", "last"] = "auroc"
+    threshold_rule: str = "balanced-accuracy"
+    augment: str = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"

@@ -1,0 +1,69 @@
+"""Which processor, how many threads, which precision: chosen from what is there, and said."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from trueread.errors import InputError
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Accelerator = Literal["auto", "cpu", "cuda", "mps"]
+
+_FABRIC_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+def choose_device(device: Accelerator = "auto") -> torch.device:
+    """CUDA, then Apple's MPS, then the CPU; or the one asked for. Raises InputError when that one is not there."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device == "auto":
+        return torch.device(next(name for name, ok in there.items() if ok))
+    if not there[device]:
+        found = ", ".join(name for name, ok in there.items() if ok)
+        raise InputError(f"device '{device}' was asked for, but this machine has only: {found}; use `device: auto`.")
+    return torch.device(device)
+
+
+def choose_precision(precision: Precision, device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
+    """bf16 where the hardware multiplies it natively (CUDA since Ampere, CPUs with AVX512-BF16 or AMX), else fp32."""
+    if precision == "fp16" and device.type == "cpu":
+        raise InputError("fp16 does not train on a CPU; use `precision: auto`, bf16 or fp32.")
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    return "bf16" if device.type == "cpu" and cpu_has_bf16() else "fp32"
+
+
+def cpu_has_bf16() -> bool:
+    """True when the CPU has bf16 dot products; emulated bf16 would be slower than fp32."""
+    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(probe()) if probe is not None else False
+
+
+def make_fabric(device: Accelerator, precision: Precision) -> Fabric:
+    """A launched Fabric on one process, or on as many as torchrun or SLURM started."""
+    from lightning.fabric import Fabric
+
+    logging.getLogger("lightning.fabric").setLevel(
+        logging.WARNING
+    )  # device and precision are announced in our own words
+    chosen = choose_device(device)
+    plan = _FABRIC_PRECISION[choose_precision(precision, chosen)]
+    fabric = Fabric(accelerator=chosen.type, devices=1, precision=plan)  # type: ignore[arg-type]
+    fabric.launch()
+    return fabric
+
+
+def describe(device: torch.device, precision: str) -> str:
+    """One phrase for the log: "CPU, 2 threads, bf16"."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, {precision}"
+    if device.type == "cpu":
+        return f"CPU, {torch.get_num_threads()} threads, {precision}"
+    return f"{device.type.upper()}, {precision}"

@@ -1,0 +1,69 @@
+"""Logits of many images in one pass, and the operating point that validation gives."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trueread.cohort.cohort import Cohort
+from trueread.model.classifier import Classifier, Predictor, to_probabilities
+from trueread.stats.calibration import fit_temperature
+from trueread.stats.threshold import choose_threshold
+from trueread.training.batches import ImageStore, batch_slices
+from trueread.training.device import choose_precision
+
+EVALUATION_BATCH = 256
+
+
+@torch.no_grad()
+def predict_logits(classifier: Classifier, store: ImageStore, rows: np.ndarray, *, precision: str = "fp32") -> Tensor:
+    """Logits float32 [n,K], on the CPU, of the cohort's images at `rows`, without augmentation, in eval mode."""
+    was_training = classifier.training
+    classifier.eval()
+    logits = torch.empty(len(rows), len(classifier.card.classes))
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    with torch.autocast(store.device.type, dtype=dtype, enabled=dtype is not None):
+        for part in batch_slices(len(rows), EVALUATION_BATCH):
+            images = store.batch(rows[part])
+            if images.ndim == 4:
+                images = images.contiguous(memory_format=torch.channels_last)
+            logits[part] = classifier(images).logits.float().cpu()
+    classifier.train(was_training)
+    return logits
+
+
+def predict_probabilities(predictor: Predictor, cohort: Cohort, rows: np.ndarray | None = None) -> np.ndarray:
+    """Calibrated probabilities float32 [n,K] of the cohort's images at `rows` (all by default), for any predictor."""
+    rows = np.arange(len(cohort)) if rows is None else rows
+    if isinstance(predictor, Classifier):
+        device = next((p.device for p in predictor.parameters()), torch.device("cpu"))
+        store = ImageStore(cohort, device)
+        logits = predict_logits(predictor, store, rows, precision=choose_precision("auto", device))
+        return to_probabilities(logits, predictor.card).numpy()
+    store = ImageStore(cohort, torch.device("cpu"))
+    parts = [predictor.probabilities(store.batch(rows[part])) for part in batch_slices(len(rows), EVALUATION_BATCH)]
+    return torch.cat(parts).float().cpu().numpy()
+
+
+def set_operating_point(classifier: Classifier, logits: Tensor, labels: np.ndarray, *, rule: str) -> None:
+    """Fit the temperature and, where a threshold decides, the threshold on validation, and write both into the card.
+
+    logits: float [n,K] of validation images. labels: int64 [n] or float32 [n,K]. rule: see `choose_threshold`.
+    """
+    card = classifier.card
+    card.temperature = fit_temperature(logits.numpy(), labels, task=card.task)
+    probabilities = to_probabilities(logits, card).numpy()
+    if card.task == "binary" and len(np.unique(labels)) == 2:
+        card.threshold = choose_threshold(probabilities[:, 1], labels, rule=rule)
+        card.threshold_rule = f"{rule} on validation"
+    elif card.task == "multilabel":
+        card.threshold = [_label_threshold(p, y, rule=rule) for p, y in zip(probabilities.T, labels.T, strict=True)]
+        card.threshold_rule = f"{rule} on validation, per label (0.5 where validation has one class only)"
+
+
+def _label_threshold(scores: np.ndarray, labels: np.ndarray, *, rule: str) -> float:
+    known = ~np.isnan(labels)
+    if len(np.unique(labels[known])) < 2:
+        return 0.5
+    return choose_threshold(scores[known], labels[known].astype(np.int64), rule=rule)

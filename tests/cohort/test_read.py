@@ -1,0 +1,350 @@
+"""Reading image files: every kind of file gives the right pixels, and no file brings the run down."""
+
+from __future__ import annotations
+
+import io
+import os
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageFile, ImageOps
+from pictures import bomb, save, scene
+
+from trueread.cohort import read
+from trueread.cohort.read import read_image, read_images, read_masks
+from trueread.errors import InputError
+
+
+@pytest.mark.parametrize("ending", ["png", "tif", "bmp", "webp", "pgm", "gif"])
+def test_a_lossless_file_of_the_right_size_comes_back_exactly(tmp_path, ending):
+    pixels = scene(48, 48)
+    options = {"lossless": True, "exact": True} if ending == "webp" else {}
+    path = save(tmp_path / f"a.{ending}", pixels, **options)
+    np.testing.assert_array_equal(read_image(path, size=48, channels=1), pixels[None])
+
+
+def test_colour_comes_back_channels_first_and_luma_is_itu_601(tmp_path):
+    pixels = scene(32, 32, channels=3)
+    path = save(tmp_path / "a.png", pixels)
+    np.testing.assert_array_equal(read_image(path, size=32, channels=3), np.moveaxis(pixels, -1, 0))
+    luma = pixels @ np.array([0.299, 0.587, 0.114])
+    assert np.abs(read_image(path, size=32, channels=1)[0] - luma).max() <= 1
+
+
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_16_bits_come_back_exactly(tmp_path, ending):
+    pixels = (np.arange(40 * 40).reshape(40, 40) * 40).astype(np.uint16)
+    path = save(tmp_path / f"a.{ending}", pixels)
+    found = read_image(path, size=40, channels=1)
+    assert found.dtype == np.uint16
+    np.testing.assert_array_equal(found[0], pixels)
+    np.testing.assert_array_equal(read_image(path, size=40, channels=3), np.stack([pixels] * 3))
+
+
+def test_32_bit_integers_within_16_bits_are_read_and_others_refused(tmp_path):
+    pixels = (np.arange(40 * 40).reshape(40, 40) * 40).astype(np.int32)
+    np.testing.assert_array_equal(read_image(save(tmp_path / "a.tif", pixels), size=40, channels=1)[0], pixels)
+    for strange in (pixels - 1, pixels + 70_000):
+        with pytest.raises(InputError, match="16-bit images hold 0 to 65535"):
+            read_image(save(tmp_path / "b.tif", strange), size=40, channels=1)
+
+
+BLUISH = (40, 80, 160)
+FLAT = {
+    "1": (Image.new("1", (30, 20), 1), (255, 255, 255)),
+    "L": (Image.new("L", (30, 20), 90), (90, 90, 90)),
+    "LA over black": (Image.new("LA", (30, 20), (200, 51)), (40, 40, 40)),
+    "P": (Image.new("RGB", (30, 20), BLUISH).quantize(4), BLUISH),
+    "RGBA": (Image.new("RGBA", (30, 20), (*BLUISH, 255)), BLUISH),
+    "RGBA over black": (Image.new("RGBA", (30, 20), (100, 200, 50, 102)), (40, 80, 20)),
+    "RGBA invisible": (Image.new("RGBA", (30, 20), (255, 255, 255, 0)), (0, 0, 0)),
+}
+
+
+@pytest.mark.parametrize("fit", ["crop", "stretch"])
+@pytest.mark.parametrize("kind", FLAT)
+def test_every_colour_model_of_a_flat_image(tmp_path, kind, fit):
+    image, colour = FLAT[kind]
+    found = read_image(save(tmp_path / "a.png", image), size=16, channels=3, fit=fit)
+    assert found.shape == (3, 16, 16)
+    np.testing.assert_array_equal(found, np.broadcast_to(np.array(colour)[:, None, None], found.shape))
+
+
+def test_cmyk_and_transparent_palettes(tmp_path):
+    path = save(tmp_path / "a.jpg", Image.new("CMYK", (32, 32), (0, 255, 255, 0)), quality=100)
+    assert np.abs(read_image(path, size=16, channels=3).mean(axis=(1, 2)) - (255, 0, 0)).max() <= 3
+    palette = Image.new("P", (32, 32), 1)
+    palette.putpalette([9, 9, 9, 250, 0, 0])
+    path = save(tmp_path / "b.png", palette, transparency=1)
+    assert read_image(path, size=16, channels=3).max() == 0
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_exif_orientation_gives_what_a_viewer_shows(tmp_path, ending, orientation, fit):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = Image.fromarray(scene(40, 60))
+    turned = save(tmp_path / f"turned.{ending}", image, exif=exif)
+    with Image.open(save(tmp_path / "turned.png", image, exif=exif)) as stored:
+        shown = save(tmp_path / "shown.png", ImageOps.exif_transpose(stored), exif=Image.Exif())
+    np.testing.assert_array_equal(
+        read_image(turned, size=20, channels=1, fit=fit), read_image(shown, size=20, channels=1, fit=fit)
+    )
+
+
+def test_crop_equals_resizing_the_shorter_side_and_cutting_the_centre_out(tmp_path):
+    pixels = scene(90, 150)
+    resized = np.asarray(Image.fromarray(pixels).resize((50, 30), Image.Resampling.BILINEAR), int)
+    found = read_image(save(tmp_path / "a.png", pixels), size=30, channels=1, fit="crop")[0].astype(int)
+    difference = np.abs(found - resized[:, 10:40])
+    assert difference[:, 1:-1].max() <= 1  # the filter sees no pixels beyond the cut, which touches the outermost columns
+    assert difference.max() <= 12
+
+
+def test_stretch_equals_pillow_and_pad_adds_black_on_both_sides(tmp_path):
+    pixels = np.maximum(scene(90, 150), 20)
+    path = save(tmp_path / "a.png", pixels)
+    plain = np.asarray(Image.fromarray(pixels).resize((30, 30), Image.Resampling.BILINEAR), int)
+    assert np.abs(read_image(path, size=30, channels=1, fit="stretch")[0] - plain).max() <= 1
+    padded = read_image(path, size=30, channels=1, fit="pad")[0]
+    inner = np.asarray(Image.fromarray(pixels).resize((30, 18), Image.Resampling.BILINEAR), int)
+    assert np.abs(padded[6:24] - inner).max() <= 1
+    assert padded[:6].max() == padded[24:].max() == 0
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 3000), (3000, 1), (1, 1)])
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+def test_extreme_shapes_stay_small(tmp_path, height, width, fit):
+    path = save(tmp_path / "a.png", np.full((height, width), 77, np.uint8))
+    found = read_image(path, size=64, channels=1, fit=fit)
+    assert found.shape == (1, 64, 64)
+    assert found.max() == 77
+    assert fit == "pad" or found.min() == 77
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_large_jpeg_decoded_at_reduced_scale_is_nearly_the_full_decode(tmp_path, channels):
+    pixels = scene(480, 480, channels=3)
+    path = save(tmp_path / "a.jpg", pixels, quality=95)
+    with Image.open(path) as stored:
+        full = stored.convert("L" if channels == 1 else "RGB").resize((64, 64), Image.Resampling.BILINEAR)
+    full = np.asarray(full, float).reshape(64, 64, -1).transpose(2, 0, 1)
+    assert np.sqrt(np.mean((read_image(path, size=64, channels=channels) - full) ** 2)) < 2
+
+
+def test_the_first_frame_of_an_animation(tmp_path):
+    frames = [Image.new("L", (20, 20), grey) for grey in (30, 130, 230)]
+    for ending in ("gif", "tif"):
+        path = save(tmp_path / f"a.{ending}", frames[0], save_all=True, append_images=frames[1:])
+        assert set(np.unique(read_image(path, size=20, channels=1))) == {30}
+
+
+def broken_files(folder):
+    """Each broken file with what the reason has to say."""
+    whole_jpeg, whole_png = io.BytesIO(), io.BytesIO()
+    Image.fromarray(scene(200, 200)).save(whole_jpeg, "JPEG")
+    Image.fromarray(scene(200, 200)).save(whole_png, "PNG")
+    cases = {
+        "empty.png": (b"", "empty"),
+        "text.png": (b"not an image at all", "known format"),
+        "cut.jpg": (whole_jpeg.getvalue()[:-800], "cut short"),
+        "cut.png": (whole_png.getvalue()[:-800], "cut short|broken"),
+        "script.eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n", "known format"),
+        "gone.png": (None, "no such file"),
+    }
+    for name, (content, _) in cases.items():
+        if content is not None:
+            (folder / name).write_bytes(content)
+    bomb(folder / "bomb.png", 12_000)
+    bomb(folder / "great_bomb.png", 30_000)
+    (folder / "folder.png").mkdir()
+    os.mkfifo(folder / "pipe.png")
+    Image.fromarray(np.zeros((9, 9), np.float32)).save(folder / "float.tif")
+    (folder / "loop.png").symlink_to(folder / "loop.png")
+    return {
+        **{name: reason for name, (_, reason) in cases.items()},
+        "bomb.png": "12000 x 12000 is more than 100 million",
+        "great_bomb.png": "more than 100 million",
+        "folder.png": "not a file",
+        "pipe.png": "not a file",
+        "float.tif": "float intensities",
+        "loop.png": "links",
+    }
+
+
+def test_broken_files_have_a_reason_in_words(tmp_path):
+    for name, reason in broken_files(tmp_path).items():
+        with pytest.raises(InputError, match=rf"{name} cannot be read: .*({reason}).*; replace the file"):
+            read_image(tmp_path / name, size=32, channels=1)
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is False
+
+
+def test_broken_files_are_left_out_and_listed(tmp_path):
+    reasons = broken_files(tmp_path)
+    good = [save(tmp_path / f"good{i}.png", np.full((20, 20), i, np.uint8)) for i in range(20)]
+    paths = [path for pair in zip(good, [tmp_path / n for n in reasons], strict=False) for path in pair] + good[len(reasons) :]
+    found = read_images(paths, size=20, channels=1)
+    assert [paths[k] for k in found.kept] == good
+    np.testing.assert_array_equal(found.images[:, 0, 0, 0], np.arange(20))
+    assert [paths[k] for k in found.omitted.index] == [tmp_path / n for n in reasons]
+    assert list(found.omitted["path"]) == [str(tmp_path / n) for n in reasons]
+    assert (found.omitted["reason"].str.len() < 90).all()
+
+
+def test_more_than_half_broken_is_an_error_that_shows_five(tmp_path):
+    good = [save(tmp_path / f"good{i}.png", scene()) for i in range(7)]
+    gone = [tmp_path / f"gone{i}.png" for i in range(8)]
+    assert len(read_images([*good, *gone[:7]], size=16).kept) == 7
+    with pytest.raises(InputError, match="8 of 15 images cannot be read") as caught:
+        read_images([*good, *gone], size=16)
+    assert [f"gone{i}.png" in str(caught.value) for i in range(8)] == [True] * 5 + [False] * 3
+    with pytest.raises(InputError, match="no image to read"):
+        read_images([], size=16)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    kind=st.sampled_from(["JPEG", "PNG", "TIFF", "GIF", "BMP", "WEBP", "JPEG2000", "PPM"]),
+    flips=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=12),
+    keep=st.floats(0.01, 1.0),
+)
+def test_damaged_bytes_give_pixels_or_an_input_error_and_nothing_else(tmp_path, kind, flips, keep):
+    buffer = io.BytesIO()
+    Image.fromarray(scene(40, 50, channels=3)).save(buffer, kind)
+    content = bytearray(buffer.getvalue())
+    for position, value in flips:
+        content[position % len(content)] = value
+    path = tmp_path / "damaged"
+    path.write_bytes(content[: max(1, int(keep * len(content)))])
+    try:
+        pixels = read_image(path, size=16, channels=3)
+    except InputError:
+        return
+    assert pixels.shape == (3, 16, 16)
+    assert pixels.dtype in (np.uint8, np.uint16)
+
+
+def test_threads_give_what_one_by_one_gives_in_the_given_order(tmp_path):
+    paths = [save(tmp_path / f"{i}.jpg", scene(50 + i, 70, channels=3, seed=i)) for i in range(40)]
+    found = read_images(paths[::-1], size=24, channels=3, fit="pad")
+    np.testing.assert_array_equal(
+        found.images, np.stack([read_image(p, size=24, channels=3, fit="pad") for p in paths[::-1]])
+    )
+    np.testing.assert_allclose(found.aspects, [70 / (50 + i) for i in range(39, -1, -1)])
+    assert found.white == 255
+    assert len(found.omitted) == 0
+
+
+def test_one_16_bit_image_makes_all_16_bits_with_one_white(tmp_path):
+    eight, sixteen = np.full((20, 20), 255, np.uint8), np.full((20, 20), 65535, np.uint16)
+    paths = [
+        save(tmp_path / "a.png", eight),
+        save(tmp_path / "b.png", eight // 5),
+        save(tmp_path / "c.png", sixteen),
+        save(tmp_path / "d.png", eight // 3),
+        save(tmp_path / "e.png", sixteen // 2),
+    ]
+    found = read_images(paths, size=20)
+    assert (found.images.dtype, found.white) == (np.uint16, 65535)
+    np.testing.assert_array_equal(found.images[:, 0, 0, 0], [65535, 51 * 257, 65535, 85 * 257, 32767])
+
+
+def test_auto_channels(tmp_path):
+    grey = [save(tmp_path / f"{i}.jpg", Image.fromarray(scene(seed=i)).convert("RGB")) for i in range(70)]
+    assert read_images(grey, size=16).images.shape[1] == 1  # grey, though stored as colour
+    colour = save(tmp_path / "colour.jpg", scene(channels=3))
+    for place in (0, 70):
+        mixed = [*grey[:place], colour, *grey[place:]]
+        assert read_images(mixed, size=16).images.shape[1] == 3
+    assert read_images([colour, tmp_path / "gone.png"], size=16, channels=1).images.shape[1] == 1
+
+
+def test_a_cohort_larger_than_memory_is_refused_before_reading(tmp_path):
+    paths = [save(tmp_path / "a.png", scene())] * 10
+    with pytest.raises(InputError, match=r"10 images of 3 x 1000000 x 1000000 need .* GiB, .*choose a smaller size"):
+        read_images(paths, size=1_000_000, channels=3)
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+def test_masks_have_the_geometry_of_their_images(tmp_path, fit):
+    pixels = np.zeros((90, 130), np.uint8)
+    pixels[20:55, 60:110] = 255
+    image, mask = save(tmp_path / "image.png", pixels), save(tmp_path / "mask.png", pixels)
+    shown = read_image(image, size=32, channels=1, fit=fit)[0]
+    np.testing.assert_array_equal(read_masks([mask], size=32, fit=fit).images[0], shown >= 128)
+
+
+@pytest.mark.parametrize(
+    ("values", "marked"),
+    [
+        pytest.param(np.array([0, 1, 2, 0]), [0, 1, 1, 0], id="label numbers"),
+        pytest.param(np.array([0, 5, 127, 255]), [0, 0, 0, 1], id="faint ringing"),
+        pytest.param(np.array([0, 0, 0, 0]), [0, 0, 0, 0], id="nothing"),
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_what_counts_as_marked(tmp_path, values, marked, dtype):
+    scale = 257 if dtype == np.uint16 and values.max() == 255 else 1
+    columns = np.repeat((values * scale).astype(dtype)[None], 4, axis=0)
+    found = read_masks([save(tmp_path / "a.png", np.kron(columns, np.ones((8, 8), dtype)))], size=32)
+    np.testing.assert_array_equal(found.images[0], np.kron([marked] * 4, np.ones((8, 8))))
+    assert (found.images.dtype, found.white) == (np.uint8, 1)
+
+
+def test_masks_small_blank_misshapen_and_gone(tmp_path):
+    dot = np.zeros((256, 256), np.uint8)
+    dot[100:103, 200:203] = 255
+    paths = [save(tmp_path / "dot.png", dot), None, save(tmp_path / "wide.png", scene(40, 90)), tmp_path / "gone.png"]
+    found = read_masks(paths, size=16, aspects=np.ones(4))
+    np.testing.assert_array_equal(found.kept, [0, 1])
+    assert list(found.omitted.index) == [2, 3]
+    assert "the mask is 90 x 40, another shape" in found.omitted.loc[2, "reason"]
+    assert found.images[0].sum() == 1  # a lesion of 3 x 3 in cells of 16 x 16 does not vanish
+    assert found.images[0, 6, 12] == 1
+    assert found.images[1].sum() == 0
+
+
+def test_interrupting_does_not_read_the_rest(tmp_path, monkeypatch):
+    seen = []
+
+    def interrupted(results, **_):
+        for result in results:
+            seen.append(result)
+            raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr(read, "track", interrupted)
+    monkeypatch.setattr(read, "_channels_of", lambda *_, **__: 1)
+    decoded = []
+    plain = read.decode_image
+    monkeypatch.setattr(read, "decode_image", lambda *args, **options: decoded.append(1) or plain(*args, **options))
+    paths = [save(tmp_path / "a.png", scene(300, 300))] * 4000
+    with pytest.raises(KeyboardInterrupt):
+        read_images(paths, size=16)
+    assert len(seen) == 1
+    assert len(decoded) < 2000
+
+
+@pytest.mark.realdata
+def test_real_radiographs_are_what_pillow_alone_gives(real_data):
+    paths = sorted((real_data / "kermany" / "PNEUMONIA").iterdir())[::80]
+    found = read_images(paths, size=64)
+    assert found.images.shape == (len(paths), 1, 64, 64)
+    for path, pixels in zip(paths, found.images, strict=True):
+        with Image.open(path) as stored:
+            peer = np.asarray(stored.convert("L").resize((64, 64), Image.Resampling.BILINEAR), int)
+        assert np.sqrt(np.mean((pixels[0] - peer) ** 2)) < 2
+
+
+@pytest.mark.realdata
+def test_real_lesion_masks_keep_their_area(real_data):
+    paths = sorted((real_data / "ham10000" / "masks").iterdir())[::100]
+    found = read_masks(paths, size=64, fit="stretch")
+    for path, mask in zip(paths, found.images, strict=True):
+        with Image.open(path) as stored:
+            share = (np.asarray(stored.convert("L")) > 127).mean()
+        assert mask.mean() == pytest.approx(share, abs=0.01)
