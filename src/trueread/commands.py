@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from trueread.audit.base import AUDITS, build_audits, run_audits
 from trueread.audit.finding import Finding
@@ -21,14 +22,18 @@ from trueread.errors import InputError, unknown
 from trueread.method.base import METHODS
 from trueread.model.backbone import BACKBONES, MONAI_NETWORKS
 from trueread.model.classifier import CARD_FILE, Classifier, Predictor
+from trueread.model.explain import grad_cam
 from trueread.options import option_names, validate
-from trueread.progress import say
+from trueread.progress import say, track
 from trueread.record import metrics_table, write_json
-from trueread.report import overlay_png, write_report
+from trueread.report import write_report
+from trueread.report.evidence import write_overlay
 from trueread.runner import SPLIT_FILE, SUMMARY, run_study
 from trueread.shift.base import SHIFTS
 from trueread.study import Study, load_study
 from trueread.training.batches import batch_slices
+
+PREDICT_BATCH = 64
 
 
 def run(
@@ -104,34 +109,57 @@ def predict(
 ) -> pd.DataFrame:
     """Calibrated probabilities of image files: a row each with file, decision, `p:<class>`, or why it was not read.
 
-    images: files, or folders that are searched for images. explain: folder for an overlay PNG per image (Grad-CAM of
-    the decided class). Raises InputError when there is no image, or none can be read.
+    images: files, or folders that are searched for images. explain: folder for an overlay PNG per image, Grad-CAM of
+    the most probable class; its largest evidence, in logit units, is the column `evidence`. All overlays share one
+    colour scale, set by the strongest evidence among the first images. Raises InputError when no image can be read.
     """
     classifier = Classifier.load(find_model(model)) if isinstance(model, (str, Path)) else model
     card = classifier.card
     if len(card.size) != 2 or card.size[0] != card.size[1]:
         raise InputError(f"predict reads square images; this model was trained on {'x'.join(map(str, card.size))}.")
     files = list_images(images)
-    read = read_images(files, size=card.size[0], channels=card.channels, fit=card.fit, what="reading images")
-    scale = np.float32(1 / read.white)
-    parts = []
-    for part in batch_slices(len(read.images), 64):
-        batch = torch.from_numpy(np.multiply(read.images[part], scale, dtype=np.float32)).clamp_(max=1)
+    read = read_images(files, size=card.size[0], channels=card.channels, fit=card.fit)
+    overlays = Overlays(Path(explain)) if explain is not None else None
+    parts, evidence = [], []
+    slices = batch_slices(len(read.images), PREDICT_BATCH)
+    for part in track(slices, what="predicting", unit="batches"):
+        batch = torch.from_numpy(np.multiply(read.images[part], np.float32(1 / read.white), dtype=np.float32)).clamp_(
+            max=1
+        )
         with torch.no_grad():
             probabilities = classifier.probabilities(batch).numpy()
         parts.append(probabilities)
-        if explain is not None:
-            for image, p, position in zip(batch, probabilities, read.kept[part], strict=True):
-                target = Path(explain) / f"{position:05d}-{files[position].stem}.png"
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(overlay_png(classifier, image, int(p.argmax())))
+        if overlays is not None:
+            names = [f"{i:05d}-{files[i].stem}.png" for i in read.kept[part]]
+            evidence += overlays.write(classifier, batch, probabilities.argmax(1), names)
     p = np.concatenate(parts)
     table = pd.DataFrame({"file": [str(files[i]) for i in read.kept], "decision": decisions(p, card), "reason": ""})
     for k, name in enumerate(card.classes):
         table[f"p:{name}"] = p[:, k]
+    if overlays is not None:
+        table["evidence"] = evidence
     table.index = pd.Index(read.kept)
     broken = pd.DataFrame({"file": [str(files[i]) for i in read.omitted.index], "reason": read.omitted["reason"]})
     return pd.concat([table, broken]).sort_index().reset_index(drop=True)
+
+
+class Overlays:
+    """Overlay PNGs of many images on one colour scale, which the first batch sets."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.full_colour = folder, 0.0
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def write(self, classifier: Classifier, images: Tensor, targets: np.ndarray, names: Sequence[str]) -> list[float]:
+        """Write a PNG per image of the batch [B,C,H,W] in [0,1]; returns each map's largest evidence, in logits."""
+        explanation = grad_cam(classifier, images, torch.from_numpy(targets))
+        maps = explanation.maps.numpy()
+        if not self.full_colour:
+            self.full_colour = float(maps.max())
+            say(f"evidence from layer {explanation.layer}; full colour is {self.full_colour:.3g} logit units.")
+        for image, evidence, name in zip(images.numpy(), maps, names, strict=True):
+            write_overlay(image, evidence, self.folder / name, white=1.0, full_colour=self.full_colour)
+        return [float(m.max()) for m in maps]
 
 
 def decisions(probabilities: np.ndarray, card: Any) -> list[str]:

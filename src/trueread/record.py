@@ -79,7 +79,7 @@ def cohort_facts(cohort: Cohort) -> dict[str, Any]:
         }
     return {
         "name": cohort.name,
-        "source": str(cohort.origin.get("source", cohort.name)),
+        "source": _without_folders(str(cohort.origin.get("source", cohort.name))),
         "images": len(cohort),
         "patients": cohort.n_patients if cohort.patients_known else None,
         "patients_known": cohort.patients_known,
@@ -95,6 +95,12 @@ def cohort_facts(cohort: Cohort) -> dict[str, Any]:
         "omitted": cohort.omitted.head(OMITTED_SHOWN).astype(str).to_dict("records"),
         "split": split,
     }
+
+
+def _without_folders(source: str) -> str:
+    """ "folder:kermany" from "folder:/home/somebody/kermany": a shared report does not show where things lie."""
+    kind, colon, location = source.partition(":")
+    return f"{kind}{colon}{location.rstrip('/').rpartition('/')[2]}"
 
 
 def metrics_table(findings: Sequence[tuple[str, Sequence[Finding]]]) -> pd.DataFrame:

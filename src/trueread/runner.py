@@ -6,7 +6,6 @@ import json
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +59,12 @@ def run_study(
 
 
 def load_data(study: Study) -> Cohort:
-    """The study's cohort, with its origin on record."""
+    """The study's cohort; says how many images could not be read."""
     data = study.data
     cohort = load_cohort(data.source, **data.options)
     if len(cohort.omitted):
         say(f"{cohort.name}: {len(cohort.omitted)} unreadable images are left out (listed in the report).")
-    return replace(cohort, origin={**cohort.origin, "source": data.source, "options": data.options})
+    return cohort
 
 
 def split_data(cohort: Cohort, study: Study, folder: Path) -> Cohort:

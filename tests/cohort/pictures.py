@@ -14,7 +14,10 @@ def scene(height: int = 48, width: int = 64, *, channels: int = 1, seed: int = 0
     """uint8 [H,W] or [H,W,3]: smooth, without any symmetry, so that a wrong turn or a lost row shows."""
     generator = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width]
-    waves = [np.sin(y / generator.uniform(4, 9) + c) * 60 + np.cos(x / generator.uniform(5, 11)) * 50 for c in range(channels)]
+    waves = [
+        np.sin(y / generator.uniform(4, 9) + c) * 60 + np.cos(x / generator.uniform(5, 11)) * 50
+        for c in range(channels)
+    ]
     image = np.stack(waves, axis=-1) + 128
     image[: height // 4, : width // 3] = 230
     return image.round().clip(0, 255).astype(np.uint8).squeeze()

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageFile, ImageOps
 from pictures import bomb, save, scene
+from PIL import Image, ImageFile, ImageOps
 
 from trueread.cohort import read
 from trueread.cohort.read import read_image, read_images, read_masks
@@ -101,7 +101,9 @@ def test_crop_equals_resizing_the_shorter_side_and_cutting_the_centre_out(tmp_pa
     resized = np.asarray(Image.fromarray(pixels).resize((50, 30), Image.Resampling.BILINEAR), int)
     found = read_image(save(tmp_path / "a.png", pixels), size=30, channels=1, fit="crop")[0].astype(int)
     difference = np.abs(found - resized[:, 10:40])
-    assert difference[:, 1:-1].max() <= 1  # the filter sees no pixels beyond the cut, which touches the outermost columns
+    assert (
+        difference[:, 1:-1].max() <= 1
+    )  # the filter sees no pixels beyond the cut, which touches the outermost columns
     assert difference.max() <= 12
 
 
@@ -186,7 +188,9 @@ def test_broken_files_have_a_reason_in_words(tmp_path):
 def test_broken_files_are_left_out_and_listed(tmp_path):
     reasons = broken_files(tmp_path)
     good = [save(tmp_path / f"good{i}.png", np.full((20, 20), i, np.uint8)) for i in range(20)]
-    paths = [path for pair in zip(good, [tmp_path / n for n in reasons], strict=False) for path in pair] + good[len(reasons) :]
+    paths = [path for pair in zip(good, [tmp_path / n for n in reasons], strict=False) for path in pair] + good[
+        len(reasons) :
+    ]
     found = read_images(paths, size=20, channels=1)
     assert [paths[k] for k in found.kept] == good
     np.testing.assert_array_equal(found.images[:, 0, 0, 0], np.arange(20))
@@ -199,7 +203,7 @@ def test_more_than_half_broken_is_an_error_that_shows_five(tmp_path):
     good = [save(tmp_path / f"good{i}.png", scene()) for i in range(7)]
     gone = [tmp_path / f"gone{i}.png" for i in range(8)]
     assert len(read_images([*good, *gone[:7]], size=16).kept) == 7
-    with pytest.raises(InputError, match="8 of 15 images cannot be read") as caught:
+    with pytest.raises(InputError, match="8 of 15 files cannot be read") as caught:
         read_images([*good, *gone], size=16)
     assert [f"gone{i}.png" in str(caught.value) for i in range(8)] == [True] * 5 + [False] * 3
     with pytest.raises(InputError, match="no image to read"):

@@ -93,7 +93,9 @@ def build_audits(names: Sequence[str | Mapping[str, Any]] | str = "all") -> list
         if names != "all":
             names = [n.strip() for n in names.split(",")]
         else:
-            return [AUDITS.build(e.name) for e in AUDITS.entries()]
+            order = list(default_thresholds())  # the reader's order; audits without a threshold come last
+            ranked = sorted(AUDITS.entries(), key=lambda e: order.index(e.name) if e.name in order else len(order))
+            return [AUDITS.build(e.name) for e in ranked]
     built = []
     for entry in names:
         options = {} if isinstance(entry, str) else dict(entry)

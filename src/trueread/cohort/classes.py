@@ -13,12 +13,11 @@ from trueread.errors import InputError, unknown
 
 def natural_key(text: str) -> tuple[Any, ...]:
     """Sort key that puts "grade 2" before "grade 10" and otherwise goes by letters; distinct texts never tie."""
-    parts = re.split(r"([0-9]+)", text)  # text and digits in turn, so that like is compared with like
-    numbers = [p.lstrip("0") for p in parts[1::2]]
-    return (
-        *(x for pair in zip(parts[::2], [(len(n), n) for n in numbers], strict=False) for x in pair),
-        parts[-1],
-    ), text
+    parts: list[Any] = re.split(r"([0-9]+)", text)  # text and digits in turn, so that like is compared with like
+    for i in range(1, len(parts), 2):
+        digits = parts[i].lstrip("0")
+        parts[i] = (len(digits), digits)  # compares by value without int(), which refuses very long numbers
+    return tuple(parts), text
 
 
 def class_order(name: str, found: Iterable[str], chosen: Sequence[str] | None) -> list[str]:

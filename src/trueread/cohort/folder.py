@@ -100,7 +100,7 @@ def _list(root: Path, chosen: Sequence[str] | None) -> pd.DataFrame:
                 )
                 raise InputError(
                     f"the class folder '{parent / name}' has no image (it holds {endings}); "
-                    f"expected {', '.join(sorted(IMAGE_ENDINGS)[:5])}, ... Add images or remove the folder."
+                    f"expected {', '.join(IMAGE_ENDINGS[:5])}, ... Add images or remove the folder."
                 )
             rows += [
                 (str(f.relative_to(root).as_posix()), f.relative_to(parent).as_posix(), name, split) for f in found
@@ -143,7 +143,7 @@ def _class_folders(root: Path, parent: Path) -> list[str]:
 
 
 def _refuse_images_beside(root: Path, parent: Path, what: str) -> None:
-    stray = [e.name for e in _visible(root, parent) if not e.is_dir() and _is_image(e.name)]
+    stray = [e.name for e in _visible(root, parent) if not e.is_dir(follow_symlinks=False) and _is_image(e.name)]
     if stray:
         raise InputError(
             f"'{parent / min(stray)}' lies beside the {what} of '{parent.name}' and so has no class; move such images "
@@ -152,7 +152,7 @@ def _refuse_images_beside(root: Path, parent: Path, what: str) -> None:
 
 
 def _subfolders(root: Path, parent: Path) -> list[str]:
-    return sorted(e.name for e in _visible(root, parent) if e.is_dir())
+    return sorted(e.name for e in _visible(root, parent) if e.is_dir(follow_symlinks=False))
 
 
 def _images(root: Path, parent: Path) -> tuple[list[Path], Counter[str]]:
@@ -160,7 +160,7 @@ def _images(root: Path, parent: Path) -> tuple[list[Path], Counter[str]]:
     images: list[Path] = []
     others: Counter[str] = Counter()
     for entry in _visible(root, parent):
-        if entry.is_dir():
+        if entry.is_dir(follow_symlinks=False):
             deeper, strange = _images(root, Path(entry.path))
             images += deeper
             others += strange
@@ -177,8 +177,10 @@ def _visible(root: Path, parent: Path) -> Iterator[os.DirEntry[str]]:
         for entry in entries:
             if entry.name.startswith(".") or entry.name == "__MACOSX":
                 continue
-            if entry.is_symlink() and (entry.is_dir() or not Path(os.path.realpath(entry.path)).is_relative_to(root)):
-                target = "a folder" if entry.is_dir() else "a file outside"
+            if entry.is_symlink() and (
+                Path(entry.path).is_dir() or not Path(os.path.realpath(entry.path)).is_relative_to(root)
+            ):
+                target = "a folder" if Path(entry.path).is_dir() else "a file outside"
                 raise InputError(
                     f"'{entry.path}' is a link to {target}, which is not followed; copy what it points to, or list the "
                     "images in a table (csv:PATH with root=...)."

@@ -16,7 +16,7 @@ import pandas as pd
 from pydantic import Field
 
 from trueread.cohort.cohort import SPLITS, Cohort
-from trueread.cohort.phantom_anatomy import Draws, Patients, Scene, bodies
+from trueread.cohort.phantom_anatomy import MARKER_ASPECT, Draws, Patients, Scene, bodies
 from trueread.cohort.phantom_lungs import opacities, shadows, vessels
 from trueread.cohort.source import source
 from trueread.cohort.split import share_out
@@ -27,7 +27,6 @@ SHARES = (0.70, 0.15, 0.15)  # of the images, in the order of SPLITS
 DISEASED = (3.0, 2.2)  # beta distribution of the severity of patients with an opacity
 HEALTHY = (1.0, 6.0)  # and of the haze of those without; they overlap, so that the best possible AUROC is 0.96
 GRADES = (0.45, 0.70)  # severity from which an opacity is moderate, severe
-MARKER_ASPECT = 0.84  # width by height, as the renderer draws it
 SITE_TILT = 0.8  # between the prevalences of the first and the last site, in units of p (1 - p)
 
 
@@ -57,17 +56,21 @@ def phantom(
     prevalence: expected share of patients whose label is "opacity".
     difficulty: 0 to 1; how faint the opacities are, and how strong shadows that are no disease.
     shortcut: a cue planted in images: a lead marker in the upper corner, or a change of exposure.
-    shortcut_prevalence: P(cue | opacity) = this and P(cue | normal) = 1 - this in train and val; in test the cue is a coin.
-    shortcut_strength: 1 is plain to see, 0 (excluded) would be nothing.
+    shortcut_prevalence: P(cue | opacity) = this and P(cue | normal) = 1 - this in train and val. In test the cue is a
+        coin, so that a classifier which leans on it is found out.
+    shortcut_strength: in (0, 1]; 1 is plain to see.
     label_noise: share of the labels of train and val that are wrong; test labels are true.
     grades: four ordered classes (normal, mild, moderate, severe) instead of two.
 
     The cohort is split by patient, 70/15/15, stratified by label. Its table has site, sex, age and view (PA or AP),
-    the last three independent of the disease; masks mark opacities of severity 0.2 and more. `truth` has `true_label`,
-    `severity` (0..1), `cue` and `flipped` (bool), `bayes_probability`, P(true label is not normal | severity, site), whose
-    AUROC no reader of the images alone can beat except by luck; and with the marker, its box in shares of the side.
+    the last three independent of the disease. Masks mark opacities of severity 0.2 and more. `truth` has `true_label`,
+    `severity` (0..1), `cue`, `flipped` and `bayes_probability` = P(true label is not normal | severity, site), whose
+    AUROC is the ceiling: who reads honestly beats it only by luck. With the marker it also has the marker's box
+    (`marker_left`, `_right`, `_top`, `_bottom`) in shares of the image's side, nan where there is none.
 
-    The same options give the same bytes. Raises InputError for an option out of range, or a location.
+    The same options give the same bytes, and the first images of a larger cohort are those of a smaller one, unless a
+    shortcut is planted (the split, and so the cue, needs all patients). Raises InputError for an option out of range,
+    or a location.
     """
     options = {name: value for name, value in locals().items() if name != "location"}
     if location:
@@ -210,7 +213,7 @@ def bayes_probability(severity: np.ndarray, prevalence: np.ndarray | float) -> n
 
 
 def _sites(draws: Draws, n: int, n_sites: int, prevalence: float) -> tuple[np.ndarray, np.ndarray]:
-    """The site of each patient, int64 [n], and each site's prevalence; their mean over patients is the one asked for."""
+    """The site of each patient, int64 [n], and the prevalence of each site; on average it is the one asked for."""
     share = 0.7 ** np.arange(n_sites)
     share /= share.sum()
     tilt = SITE_TILT * (np.linspace(0, 1, n_sites) - share @ np.linspace(0, 1, n_sites))
@@ -221,7 +224,7 @@ def _sites(draws: Draws, n: int, n_sites: int, prevalence: float) -> tuple[np.nd
 def _with_noise(
     draws: Draws, true: np.ndarray, noisy: np.ndarray, rate: float, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Labels int64 [N] of which a share `rate` of the `noisy` ones is wrong, any wrong class equally often; and which."""
+    """Labels int64 [N], a share `rate` of the `noisy` ones wrong (each other class as often); and which, bool [N]."""
     n = len(true)
     flipped = noisy & (draws.uniform("flip, image", n) < rate)
     other = (true + draws.stream("flip to, image").integers(1, k, n)) % k

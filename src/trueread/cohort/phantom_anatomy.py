@@ -14,9 +14,9 @@ import numpy as np
 # name: (mean, standard deviation between patients, standard deviation between the images of one patient)
 RANGES: dict[str, tuple[float, float, float]] = {
     # how the patient stands
-    "rotation": (0.0, 0.0, 0.025),  # radians
-    "shift_x": (0.0, 0.0, 0.025),
-    "shift_y": (0.02, 0.0, 0.025),
+    "rotation": (0.0, 0.0, 0.03),  # radians
+    "shift_x": (0.0, 0.0, 0.035),
+    "shift_y": (0.02, 0.0, 0.035),
     "zoom": (1.0, 0.03, 0.02),
     "turn": (0.0, 0.0, 0.02),  # about the long axis: the mediastinum slides against the ribs
     "scoliosis": (0.0, 0.02, 0.0),
@@ -66,6 +66,8 @@ RANGES: dict[str, tuple[float, float, float]] = {
     "scatter": (0.06, 0.0, 0.015),
     "noise": (1.0, 0.0, 0.12),
 }
+
+MARKER_ASPECT = 0.84  # width of the lead marker by its height
 
 Parameters = dict[str, np.ndarray]
 
@@ -140,7 +142,7 @@ def bodies(draws: Draws, patients: Patients, *, patient: np.ndarray, ap: np.ndar
     p["breast"] = np.where(female, 0.30, 0.07) * (1 + 3 * (p["thickness"] - 1))
     p["body_width"] += 0.25 * (p["thickness"] - 1)
     p["inspiration"] -= 0.07 * ap  # who lies down breathes in less
-    p["gas"] *= ~ap  # and has no fluid level
+    p["gas"] = np.where(ap, 0.0, p["gas"].clip(0))  # and has no fluid level
     p["clavicle_y"] -= 0.06 * ap
     p["clavicle_rise"] -= 0.07 * ap
     p["scapula_x"] -= 0.13 * ap  # not turned out of the lungs
@@ -156,4 +158,4 @@ def _look_of_site(p: Parameters, site: np.ndarray) -> None:
     p["exposure"] += np.array([0.0, 0.14, -0.10, 0.08, -0.16])[site % 5]
     p["contrast"] *= np.array([1.0, 0.86, 1.12, 0.92, 1.06])[site % 5]
     p["scatter"] *= np.array([1.0, 1.4, 0.8, 1.2, 1.0])[site % 5]
-    p["noise"] *= np.array([1.0, 1.5, 1.2, 0.8, 1.8])[site % 5]
+    p["noise"] *= np.array([1.0, 1.4, 1.2, 0.8, 1.6])[site % 5]

@@ -61,17 +61,17 @@ def opacities(draws: Draws, severity: np.ndarray, *, difficulty: float) -> Param
     pattern = draws.uniform("opacity pattern", n)
     patchy, retrocardiac = (pattern >= 0.45) & (pattern < 0.9), pattern >= 0.9
     lobar = ~patchy & ~retrocardiac
-    side = np.where(retrocardiac | (draws.uniform("opacity side", n) < 0.45), 1.0, -1.0)
+    side = np.where(retrocardiac | (draws.uniform("opacity side", n) < 0.5), 1.0, -1.0)
     both = patchy & (draws.uniform("opacity both", n) < 0.45)
     across = np.where(retrocardiac, 0.22, draws.uniform("opacity across", n, low=0.25, high=0.75))
-    down = np.where(retrocardiac, 0.80, 1 - 0.8 * draws.uniform("opacity down", n) ** 1.3)  # rather basal
+    down = np.where(retrocardiac, 0.80, draws.uniform("opacity down", n, low=0.2, high=0.95))
     spread_across = np.where(patchy, 0.26, 0.11)[:, None] * draws.spread("focus across", n, 8)
     spread_down = np.where(patchy, 0.20, 0.09)[:, None] * draws.spread("focus down", n, 8)
     radius = np.where(patchy, 0.09, 0.13)[:, None] * (1 + 0.22 * draws.spread("focus radius", n, 8))
     weight = np.where(patchy, 1.0, 0.62)[:, None] * draws.uniform("focus weight", n, 8, low=0.55, high=1.1)
     return {
         "severity": severity,
-        "opacity": severity * (2.0 - 1.2 * difficulty),
+        "opacity": severity * (2.3 - 1.2 * difficulty),
         "focus_across": (across[:, None] + spread_across).clip(0.08, 0.92),
         "focus_down": (down[:, None] + spread_down).clip(0.10, 0.97),
         "focus_side": side[:, None] * np.where(both[:, None] & (np.arange(8) >= 4), -1, 1),
@@ -80,7 +80,8 @@ def opacities(draws: Draws, severity: np.ndarray, *, difficulty: float) -> Param
         # an upper lobe ends below at a fissure, a lower one above; 9 is nowhere
         "fissure": np.where(lobar, down + np.where(down < 0.5, 0.14, -0.14), 9.0),
         "fissure_above": np.where(down < 0.5, 1.0, -1.0),
-        "mottle": draws.spread("mottle", n, 20 * 20),
+        "mottling": np.where(patchy, 0.45, 0.32),
+        "mottle": draws.spread("mottle", n, 24 * 24),
     }
 
 
@@ -108,7 +109,7 @@ def shadows(draws: Draws, n: int, *, difficulty: float) -> Parameters:
         0.5 * has["granuloma"],
         0.2 * has["scar"],
     ]
-    haze = (0.05 + 0.15 * difficulty) * (2 * veil[:, :, 3] - 1)
+    haze = (0.05 + 0.30 * difficulty) * (2 * veil[:, :, 3] - 1)
     return {
         "shadow_x": np.column_stack([*x, -0.7 + 1.4 * veil[:, :, 0]]),
         "shadow_y": np.column_stack([*y, -0.6 + 1.1 * veil[:, :, 1]]),

@@ -119,5 +119,5 @@ def diffuse(image: Tensor, cells: int = 8) -> Tensor:
 
 def follow(pattern: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """Patterns `[B,C,R,R]` that move with the body: their values at body coordinates x, y `[B,S,S]`, as `[B,C,S,S]`."""
-    fine = F.interpolate(pattern, scale_factor=4, mode="bicubic", align_corners=True)
+    fine = F.interpolate(pattern, size=(48, 48), mode="bicubic", align_corners=True)  # or its cells show as facets
     return F.grid_sample(fine, torch.stack((x, y), dim=-1), mode="bilinear", padding_mode="border", align_corners=True)

@@ -21,20 +21,8 @@ AnyPath = str | os.PathLike[str]
 Channels = Literal["auto", 1, 3]
 
 IMAGE_ENDINGS = (
-    ".png",
-    ".jpg",
-    ".jpeg",
-    ".jpe",
-    ".jfif",
-    ".tif",
-    ".tiff",
-    ".bmp",
-    ".gif",
-    ".webp",
-    ".jp2",
-    ".pgm",
-    ".ppm",
-)
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".jp2", ".pgm", ".ppm",
+)  # fmt: skip
 COLOUR_TOLERANCE = 2  # grey levels between the channels of a grey image that was stored as a colour JPEG
 COLOUR_SAMPLE = 64  # images looked at to tell whether a cohort has colour
 CHUNK = 16  # images per task: handing over single ones costs a fifth of the time
@@ -175,7 +163,7 @@ def _gathered(files: Sequence[Path], pictures: Iterator[Picture | Unreadable], *
     if 2 * len(omitted) > len(files):
         first = "; ".join(f"{path}: {reason}" for path, reason in list(omitted.values())[:5])
         raise InputError(
-            f"{len(omitted)} of {len(files)} images cannot be read ({first}); check the path and the files."
+            f"{len(omitted)} of {len(files)} files cannot be read ({first}); check the path and the files."
         )
     table = pd.DataFrame(list(omitted.values()), columns=["path", "reason"], index=list(omitted), dtype=str)
     return Decoded(images[: len(kept)], np.array(kept, np.int64), table, white, np.array(aspects))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +20,22 @@ def load_cohort(data: str, **values: Any) -> Cohort:
     """The cohort that `data` names, read and checked; not yet split if the data do not come with a split.
 
     data: "SOURCE" or "SOURCE:LOCATION": `phantom`, `medmnist:breastmnist@28`, `folder:PATH`, `csv:PATH`. A bare path
-        to a folder or to a .csv file is understood too.
+        to a folder or to a .csv file is understood too. $NAME stands for an environment variable.
     values: keyword options of that source (`size=64`, `patient="lesion_id"`, ...), checked against its annotations.
     Raises InputError for an unknown source or option, and for whatever the source finds wrong.
     """
-    name, location = parse_source(data)
+    name, location = parse_source(expand_variables(data))
     factory = SOURCES.get(name).factory
     return factory(location, **check(factory, values, where=f"source '{name}'"))
+
+
+def expand_variables(text: str) -> str:
+    """`text` with $NAME and ${NAME} replaced. Raises InputError for a variable that is not set."""
+    expanded = os.path.expandvars(text)
+    left = re.search(r"\$(\w+|\{\w+\})", expanded)
+    if left:
+        raise InputError(f"'{text}' names the environment variable {left[0]}, which is not set; set it to the data's folder.")
+    return expanded
 
 
 def parse_source(data: str) -> tuple[str, str]:

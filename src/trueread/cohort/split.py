@@ -161,42 +161,42 @@ def _by_patient(cohort: Cohort, pool: np.ndarray, shares: Mapping[str, float], s
             "collect more patients, or set val or test to 0."
         )
     sizes = np.bincount(codes)
-    presence = np.zeros((len(patients), cohort.n_classes), bool)
-    np.logical_or.at(presence, codes, _presence(cohort)[pool])
-    ticket = [
-        blake2b(f"{seed}:{patient}".encode(errors="surrogateescape"), digest_size=8).digest() for patient in patients
-    ]
-    lots = np.argsort(np.argsort(np.array(ticket, dtype="S8"), kind="stable"))
-    choice = share_out(sizes, presence, lots, np.array(list(shares.values())))
+    counts = np.zeros((len(patients), cohort.n_classes), np.int64)
+    np.add.at(counts, codes, _presence(cohort)[pool])
+    tickets = [blake2b(f"{seed}:{patient}".encode(errors="surrogateescape"), digest_size=8) for patient in patients]
+    lots = np.argsort(np.argsort([int.from_bytes(ticket.digest()) for ticket in tickets], kind="stable"))
+    choice = share_out(sizes, counts, lots, np.array(list(shares.values())))
     return np.array(list(shares), dtype=object)[choice][codes]
 
 
-def share_out(sizes: np.ndarray, presence: np.ndarray, lots: np.ndarray, shares: np.ndarray) -> np.ndarray:
+def share_out(sizes: np.ndarray, counts: np.ndarray, lots: np.ndarray, shares: np.ndarray) -> np.ndarray:
     """int64 [P]: which of the S splits each patient goes to.
 
-    sizes: int [P] images per patient. presence: bool [P,K] classes per patient. lots: int [P], a random permutation.
-    shares: float [S], positive, sum 1, the largest first when they tie.
+    sizes: int [P] images per patient. counts: int [P,K], how many of each class; bool where all or none are.
+    lots: int [P], a random permutation. shares: float [S], positive, sum 1.
 
-    Each patient's stratum is its rarest class. Strata come rarest first, patients in them largest first and by lot
-    among equals, and each goes where the stratum and the whole would be filled least, counting half of the newcomer:
-    the rule of Sainte-Lague for seats in a parliament. Filling the largest gap first would send all patients with many
-    images to train, and test would be of another kind. Then classes that a split lacks are brought in, see `_cover`.
+    Each patient's stratum is the class it has that fewest patients have. Strata come rarest first, patients in them by
+    falling number of images of that class and by lot among equals, and each goes where the stratum and the whole would
+    be filled least, counting half of the newcomer: the rule of Sainte-Lague for seats in a parliament. (Filling the
+    largest gap first would send all patients with many images to train, and test would be of another kind.) Then
+    classes that a split lacks are brought in, see `_cover`.
     """
-    n_patients, n_classes = presence.shape
-    rarity = presence.sum(axis=0)
-    by_rarity = np.argsort(rarity, kind="stable")
-    ranked = np.hstack([presence[:, by_rarity], np.ones((n_patients, 1), bool)])  # the last stratum: no class at all
-    stratum = ranked.argmax(axis=1)
-    totals = np.bincount(stratum, weights=sizes, minlength=n_classes + 1)
-    filled = np.zeros((n_classes + 1, len(shares)))
-    choice = np.empty(n_patients, np.int64)
-    for p in np.lexsort((lots, -sizes, stratum)):
-        half = sizes[p] / 2
-        mine = (filled[stratum[p]] + half) / totals[stratum[p]]
-        whole = (filled.sum(axis=0) + half) / totals.sum()
-        choice[p] = np.argmin((mine + whole) / shares)
-        filled[stratum[p], choice[p]] += sizes[p]
-    return _cover(choice, sizes, ranked, lots, len(shares))
+    counts = counts * sizes[:, None] if counts.dtype == bool else counts
+    rarest_first = np.argsort((counts > 0).sum(axis=0), kind="stable")
+    counts = np.column_stack([counts[:, rarest_first], sizes])  # the last stratum: patients of no class at all
+    stratum = (counts > 0).argmax(axis=1)
+    mass = counts[np.arange(len(counts)), stratum]
+    in_stratum = np.zeros((counts.shape[1], len(shares)))
+    in_all = np.zeros(len(shares))
+    totals = np.bincount(stratum, weights=mass, minlength=counts.shape[1])
+    choice = np.empty(len(counts), np.int64)
+    for p in np.lexsort((lots, -sizes, -mass, stratum)):
+        s = stratum[p]
+        filled = (in_stratum[s] + mass[p] / 2) / totals[s] + (in_all + sizes[p] / 2) / sizes.sum()
+        choice[p] = np.argmin(filled / shares)
+        in_stratum[s, choice[p]] += mass[p]
+        in_all[choice[p]] += sizes[p]
+    return _cover(choice, sizes, counts > 0, lots, len(shares))
 
 
 def _cover(choice: np.ndarray, sizes: np.ndarray, presence: np.ndarray, lots: np.ndarray, n_splits: int) -> np.ndarray:
@@ -210,10 +210,8 @@ def _cover(choice: np.ndarray, sizes: np.ndarray, presence: np.ndarray, lots: np
         for s in range(n_splits):
             if (presence[:, c] & (choice == s)).any():
                 continue
-            held = np.stack(
-                [presence[choice == t].sum(axis=0) for t in range(n_splits)]
-            )  # patients per split and class
-            last = (presence & (held[choice] == 1)).any(axis=1)  # its going would uncover another class
+            n_patients = np.stack([presence[choice == t].sum(axis=0) for t in range(n_splits)])  # of each class
+            last = (presence & (n_patients[choice] == 1)).any(axis=1)  # whose going would uncover a class
             movable = np.flatnonzero(presence[:, c] & ~last)
             if len(movable):
                 choice[movable[np.lexsort((lots[movable], sizes[movable]))[0]]] = s

@@ -79,7 +79,7 @@ def csv(
     table = pd.DataFrame({"id": _unique(file, rows[used["id"] or image]).to_numpy()})
     table["patient"] = _filled(file, rows[used["patient"]]).to_numpy() if used["patient"] else table["id"]
     table["split"] = _splits(file, rows[used["split"]], table["patient"]) if used["split"] else ""
-    roles = {image, *(labels or [label]), *used.values(), *OWN_COLUMNS, ""}
+    roles = {image, label, *(labels or []), *used.values(), *OWN_COLUMNS, ""}
     for kept in attributes if attributes is not None else [c for c in rows.columns if c not in roles]:
         if kept in OWN_COLUMNS:
             raise InputError(
@@ -125,7 +125,7 @@ def _targets(
     file: str, rows: pd.DataFrame, label: str, labels: list[str] | None, classes: list[str] | None, task: str
 ) -> tuple[pd.DataFrame, np.ndarray, list[str], Task]:
     """The rows to keep, their labels as a Cohort has them, the classes and the task."""
-    if labels is not None:
+    if labels:
         if classes is not None or task not in ("auto", "multilabel"):
             raise InputError(
                 f"{file}: the columns in `labels` are the classes of a multilabel task; leave out classes and task."

@@ -82,7 +82,12 @@ def _from_timm(
     if len(size) != 2:
         raise InputError(f"'{name}' reads images, but the cohort holds volumes; use compact or monai:resnet18.")
     options: dict[str, Any] = {"num_classes": 0, "in_chans": channels}
-    default = timm.get_pretrained_cfg(name)
+    try:
+        default = timm.get_pretrained_cfg(name)
+    except RuntimeError:
+        kind, _, tag = name.partition(".")
+        tags = [n.partition(".")[2] for n in timm.list_pretrained(f"{kind}.*")]
+        raise unknown(f"set of weights of {kind}", tag, tags) from None
     if default is not None and default.fixed_input_size:
         options["img_size"] = size
         if small:

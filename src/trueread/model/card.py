@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 CARD_FORMAT: Literal[1] = 1  # raised when an older trueread could misread a newer card
+
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Card(BaseModel):
@@ -34,7 +36,7 @@ class Card(BaseModel):
     modality: str = "any"
     dropout: float = Field(default=0.0, ge=0, lt=1)
     weights: str = Field(default="none (random initialisation)", description="where the first weights came from")
-    threshold: float | list[float] | None = None
+    threshold: Share | list[Share] | None = None
     threshold_rule: str = "the most probable class"
     temperature: float = Field(default=1.0, gt=0)
     training: dict[str, Any] = Field(default_factory=dict, description="method, seed, epochs, selection rule, ...")
@@ -47,6 +49,8 @@ class Card(BaseModel):
             raise ValueError(f"mean and std must have {self.channels} values each, std above 0")
         if len(self.size) not in (2, 3) or min(self.size) < 1:
             raise ValueError(f"size must be [H, W] or [D, H, W]; found {self.size}")
+        if self.task == "binary" and len(self.classes) != 2:
+            raise ValueError(f"a binary task needs exactly two classes; found {self.classes}")
         if isinstance(self.threshold, list) and len(self.threshold) != len(self.classes):
             raise ValueError(f"threshold must have one value per class ({len(self.classes)})")
         return self

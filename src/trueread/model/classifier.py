@@ -17,6 +17,7 @@ from trueread.model.backbone import Stem, build_backbone
 from trueread.model.card import Card
 from trueread.model.taps import capture, find_head, find_taps
 from trueread.model.weights import load_into, read_weights, save_weights
+from trueread.options import validate
 
 CARD_FILE, WEIGHTS_FILE = "card.json", "weights.safetensors"
 
@@ -157,16 +158,10 @@ class Classifier(nn.Module):
             if missing:
                 raise unknown("module of this network", missing[0], paths)
             found = {t: (t, int(getattr(paths[t], "out_channels", 0))) for t in taps}
-        card = Card(
-            backbone=f"foreign:{type(network).__name__}",
-            classes=list(classes),
-            task=task or ("binary" if len(classes) == 2 else "multiclass"),  # type: ignore[arg-type]
-            channels=channels,  # type: ignore[arg-type]
-            size=list(size),
-            mean=list(mean) if mean is not None else [0.0] * channels,
-            std=list(std) if std is not None else [1.0] * channels,
-            weights="foreign model, as given",
-        )
+        card = _foreign_card(
+            backbone=f"foreign:{type(network).__name__}", weights="foreign model, as given", classes=classes, size=size,
+            channels=channels, task=task, mean=mean, std=std,
+        )  # fmt: skip
         return cls(network.eval(), card, taps=found, head=head or find_head(network)).eval()
 
     def forward(self, images: Tensor, taps: Sequence[str] = ()) -> Output:
@@ -264,17 +259,10 @@ class ProbabilityFunction:
         threshold: float | None = None,
     ) -> None:
         self.function = function
-        self.card = Card(
-            backbone="function",
-            classes=list(classes),
-            task=task or ("binary" if len(classes) == 2 else "multiclass"),  # type: ignore[arg-type]
-            channels=channels,  # type: ignore[arg-type]
-            size=list(size),
-            mean=[0.0] * channels,
-            std=[1.0] * channels,
-            weights="a function, as given",
-            threshold=threshold,
-        )
+        self.card = _foreign_card(
+            backbone="function", weights="a function, as given", classes=classes, size=size, channels=channels,
+            task=task, threshold=threshold,
+        )  # fmt: skip
 
     def probabilities(self, images: Tensor) -> Tensor:
         """Probabilities [B,K] of images float [B,C,...] in [0,1], checked: shape, range, nan."""
@@ -283,9 +271,25 @@ class ProbabilityFunction:
         if answer.shape != expected or not np.isfinite(answer).all() or answer.min() < 0 or answer.max() > 1 + 1e-4:
             raise InputError(
                 f"the probability function must return {expected} values in [0,1]; found shape {answer.shape}"
-                f"{'' if answer.size == 0 else f', {np.nanmin(answer):.3g} to {np.nanmax(answer):.3g}'}."
+                f"{'' if answer.size == 0 else f', {answer.min():.3g} to {answer.max():.3g}'}."
             )
         return torch.from_numpy(answer)
+
+
+def _foreign_card(
+    *, classes: Sequence[str], size: Sequence[int], channels: int, task: str | None, mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None, **facts: Any,
+) -> Card:  # fmt: skip
+    """The card of a model made elsewhere, from what its owner says of it. Raises InputError when that cannot be."""
+    facts |= {
+        "classes": list(classes),
+        "task": task or ("binary" if len(classes) == 2 else "multiclass"),
+        "channels": channels,
+        "size": list(size),
+        "mean": list(mean) if mean is not None else [0.0] * channels,
+        "std": list(std) if std is not None else [1.0] * channels,
+    }
+    return validate(Card, facts, where="the description of this model")
 
 
 def require_gradients(predictor: Predictor) -> Classifier:
@@ -321,8 +325,6 @@ def intensity_moments(cohort: Cohort, rows: np.ndarray | None = None) -> tuple[l
 
 def read_card(folder: Path) -> Card:
     """The card in `folder`. Raises InputError when it is missing, not JSON, or not a card."""
-    from trueread.options import validate
-
     path = folder / CARD_FILE
     if not path.is_file():
         raise InputError(

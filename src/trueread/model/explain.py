@@ -40,17 +40,19 @@ def grad_cam(classifier: Classifier, images: Tensor, target: Tensor, *, layer: s
     """
     names = list(classifier.taps) if layer == "auto" else [layer]
     with torch.enable_grad():
-        output = classifier(images.requires_grad_(False), taps=names)
+        output = classifier(images.detach().requires_grad_(), taps=names)  # a graph also through a frozen network
         score = output.logits.float().gather(1, target[:, None]).sum()
         usable = [n for n in reversed(names) if output.taps[n].requires_grad]
-        gradients = torch.autograd.grad(score, [output.taps[n] for n in usable], allow_unused=True)
+        taps = [output.taps[n] for n in usable]
+        gradients = torch.autograd.grad(score, taps, allow_unused=True) if taps else ()
     for name, gradient in zip(usable, gradients, strict=True):
         channels = classifier.taps[name][1]
         if gradient is None:
             continue
-        activation_map = as_map(output.taps[name].detach().float(), channels=channels)
-        gradient_map = as_map(gradient.float(), channels=channels)
-        if activation_map.ndim < 4 or min(activation_map.shape[2:]) < 2 or not gradient_map.any():
+        activation_map = as_map(output.taps[name].detach().float(), channels=channels, size=images.shape[2:])
+        gradient_map = as_map(gradient.float(), channels=channels, size=images.shape[2:])
+        only_prefix = bool(gradient.any()) and not gradient_map.any()
+        if activation_map.ndim < 4 or min(activation_map.shape[2:]) < 2 or only_prefix:
             continue
         maps = grad_cam_map(activation_map, gradient_map)[:, None]
         mode = "trilinear" if maps.ndim == 5 else "bilinear"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from torch import Tensor, nn
@@ -21,8 +20,12 @@ def capture(network: nn.Module, outputs: Mapping[str, str], head: str | None) ->
     handles: list[RemovableHandle] = []
 
     def keep(name: str) -> object:
-        def hook(_module: nn.Module, _inputs: tuple[Tensor, ...], output: object) -> None:
-            caught[name] = output[0] if isinstance(output, (tuple, list)) else output  # type: ignore[assignment]
+        def hook(_module: nn.Module, _inputs: tuple[Tensor, ...], output: object) -> object:
+            if isinstance(output, (tuple, list)):
+                caught[name] = output[0]
+                return None
+            caught[name] = output  # type: ignore[assignment]
+            return output.clone()  # type: ignore[attr-defined]  # an in-place activation that follows changes the copy
 
         return hook
 
@@ -40,31 +43,46 @@ def capture(network: nn.Module, outputs: Mapping[str, str], head: str | None) ->
             handle.remove()
 
 
-def as_map(tap: Tensor, *, channels: int) -> Tensor:
+def as_map(tap: Tensor, *, channels: int, size: Sequence[int]) -> Tensor:
     """A tap as a feature map [B,C,h,w] (volumes: [B,C,d,h,w]), whatever the family's layout is.
 
     CNN maps pass; channels-last maps (Swin) are permuted; tokens [B,T,C] lose their prefix tokens (class, registers)
-    and are laid out on their square grid. channels: C, as the tap's entry states it.
-    Raises ValueError when the tokens do not form a square.
+    and are laid out on their grid. channels: C, as the tap's entry states it; 0 when nobody said. size: (H, W) of the
+    images, whose patches the tokens are. Raises ValueError when there are too few tokens for any grid.
     """
     if tap.ndim == 3:
-        side = math.isqrt(tap.shape[1])
-        if side == 0:
-            raise ValueError(f"{tap.shape[1]} tokens are no image")
-        tokens = tap[:, tap.shape[1] - side * side :]
-        return tokens.transpose(1, 2).reshape(tap.shape[0], tap.shape[2], side, side)
-    if tap.ndim == 4 and tap.shape[1] != channels and tap.shape[-1] == channels:
-        return tap.permute(0, 3, 1, 2)
-    return tap
+        h, w = token_grid(tap.shape[1], size)
+        return tap[:, tap.shape[1] - h * w :].transpose(1, 2).reshape(tap.shape[0], tap.shape[2], h, w)
+    return _channels_first(tap, channels)
+
+
+def token_grid(n_tokens: int, size: Sequence[int]) -> tuple[int, int]:
+    """Rows and columns of the patches of an image of `size` (H, W): the finest grid of square patches that has at most
+    `n_tokens` of them. The tokens that are left over are the prefix.
+    """
+    for patch in range(1, min(size) + 1):
+        h, w = size[0] // patch, size[1] // patch
+        if h * w <= n_tokens:
+            return h, w
+    raise ValueError(f"{n_tokens} tokens are no image of {size[0]}x{size[1]}")
 
 
 def pooled(tap: Tensor, *, channels: int) -> Tensor:
-    """A tap as one vector per image [B,C]: mean over positions; for tokens, over all of them."""
+    """A tap as one vector per image float32 [B,C]: mean over positions; for tokens, over all of them."""
+    tap = tap.float()  # a mixed-precision tap loses digits in a sum over positions
     if tap.ndim == 2:
         return tap
     if tap.ndim == 3:
         return tap.mean(1)
-    return as_map(tap, channels=channels).flatten(2).mean(2)
+    return _channels_first(tap, channels).flatten(2).mean(2)
+
+
+def _channels_first(tap: Tensor, channels: int) -> Tensor:
+    """A map of an image [B,C,h,w] from [B,h,w,C]; told by `channels`, or, when that is 0, by which two axes agree."""
+    if tap.ndim != 4:
+        return tap
+    last = tap.shape[1] == tap.shape[2] != tap.shape[3] if channels == 0 else tap.shape[3] == channels != tap.shape[1]
+    return tap.permute(0, 3, 1, 2) if last else tap
 
 
 def find_taps(network: nn.Module) -> dict[str, tuple[str, int]]:

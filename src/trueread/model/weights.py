@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
+import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -28,21 +29,33 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise InputError(f"there is no weights file {path}; check the path.")
-    try:
-        if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors":
+        try:
             return load_file(str(path))
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
-        first = str(error).strip().partition("\n")[0][:160]
-        raise InputError(
-            f"{path} is not a readable weights file ({first}); it may be truncated: copy or save it again."
-        ) from None
+        except (SafetensorError, ValueError, RuntimeError) as error:
+            raise InputError(_unreadable(path, error)) from None
+    content = load_tensors(path)
     for key in ("state_dict", "model"):  # common wrappings of training scripts
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
         raise InputError(f"{path} must hold a state dict (names and tensors); found {type(content).__name__}.")
     return content
+
+
+def load_tensors(path: Path) -> Any:
+    """What a torch file holds, read without running any code. Raises InputError when it cannot be read so."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the pickle's protocol; what matters is said in the error
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # broken bytes fail in a dozen ways, from struct.error to AssertionError
+        raise InputError(_unreadable(path, error)) from None
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    reason = str(error).strip().partition("\n")[0][:160] or type(error).__name__
+    return f"{path} is not a readable weights file ({reason}); it may be truncated: copy or save it again."
 
 
 def load_into(network: nn.Module, path: Path) -> str:

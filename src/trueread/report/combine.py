@@ -44,7 +44,7 @@ def _groups(figure: Json) -> set[str]:
 
 
 def learning_curves(methods: Sequence[Json]) -> list[Json]:
-    """Loss, and the validation metrics, against the epoch: one line per method and seed, a dot on the epoch that was kept.
+    """Loss and validation metrics against the epoch: one line per method and seed, a dot on the epoch that was kept.
 
     methods: as in the summary. Methods without a history (models trained elsewhere) are left out; [] when none has one.
     """
@@ -53,7 +53,7 @@ def learning_curves(methods: Sequence[Json]) -> list[Json]:
         (
             "loss",
             "Loss",
-            "cross-entropy or the method's own loss",
+            "loss",
             (("train_loss", "training"), ("val_loss", "validation")),
         ),
         ("val-auroc", "Validation AUROC", "AUROC", (("val_auroc", "validation"),)),
@@ -64,6 +64,7 @@ def learning_curves(methods: Sequence[Json]) -> list[Json]:
             (("val_balanced_accuracy", "validation"),),
         ),
     )
+    own = " Training loss is the method's own and includes augmentation; validation loss is cross-entropy without it."
     figures = []
     for name, title, label, wanted in curves:
         rows = [row for m in methods for h in m.get("histories") or [] for row in _curve(m["name"], h, wanted)]
@@ -85,7 +86,7 @@ def learning_curves(methods: Sequence[Json]) -> list[Json]:
                 "order": names,
                 "x_label": "epoch",
                 "y_label": label,
-                "caption": f"{each} the epoch whose weights were kept.",
+                "caption": f"{each} the epoch whose weights were kept.{own if name == 'loss' else ''}",
                 "data": {"columns": [METHOD, "seed", "split", "epoch", "value", "kept"], "rows": rows},
             }
         )
@@ -93,7 +94,7 @@ def learning_curves(methods: Sequence[Json]) -> list[Json]:
 
 
 def _curve(method: str, history: Json, wanted: Sequence[tuple[str, str]]) -> list[list[Any]]:
-    """Rows of method, seed, split, epoch, value, kept; the dot goes on the last wanted column, which is validation's."""
+    """Rows of method, seed, split, epoch, value, kept; the dot goes on the last wanted column, validation's."""
     table = history["table"]
     at = {c: i for i, c in enumerate(table["columns"])}
     return [

@@ -1,6 +1,6 @@
 """A Figure's JSON as an SVG that is right in light, dark and print: one painter per kind, and one legend.
 
-Beyond the keys of `trueread.audit.finding.Figure`, a figure that `combine` made may name columns for the report's own use:
+Beyond the keys of `trueread.audit.finding.Figure`, a figure that `combine` made may name columns for the report's use:
 `colour` and `dash` (what these tell apart; both are `group` otherwise), `mark` (true where a point is emphasised), and
 `order` (all names that share the colours, so that a method keeps its colour when another is missing).
 """

@@ -1,4 +1,4 @@
-"""Pictures of an image and of the evidence in it: grey values as stored, evidence on one scale, no evidence no colour."""
+"""Pictures of an image and of the evidence in it: grey as stored, evidence on one scale, no colour without it."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ def evidence_palette() -> tuple[tuple[int, int, int, int], ...]:
     """
     share = np.linspace(0, 1, LEVELS)
     colours = np.round(matplotlib.colormaps["inferno"](0.3 + 0.65 * share)[:, :3] * 255).astype(int)
-    alpha = np.round(255 * STRONGEST_ALPHA * share**0.6).astype(int)
+    alpha = np.round(255 * STRONGEST_ALPHA * share**0.8).astype(int)
     return tuple((int(r), int(g), int(b), int(a)) for (r, g, b), a in zip(colours, alpha, strict=True))
 
 
 def evidence_levels(evidence: NDArray, *, full_colour: float) -> NDArray[np.uint8]:
-    """Level 0..LEVELS-1 of each pixel. evidence: float [H,W] in logit units; full_colour: the evidence at the top level.
+    """Level 0..LEVELS-1 of each pixel.
 
+    evidence: float [H,W] in logit units. full_colour: the evidence at the top level, in the same units.
     The scale is absolute: a map without evidence is level 0 everywhere, whatever its own largest value.
     """
     if not full_colour > 0:
@@ -54,13 +55,25 @@ def display_size(height: int, width: int) -> tuple[int, int]:
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def write_image(image: NDArray, path: Path, *, white: int) -> None:
+def write_image(image: NDArray, path: Path, *, white: float) -> None:
     """An image [C,H,W] of stored intensities (white shown white) as an 8-bit PNG, smoothly resized to display size."""
+    _picture(image, white=white).save(path, optimize=True)
+
+
+def write_overlay(image: NDArray, evidence: NDArray, path: Path, *, white: float, full_colour: float) -> None:
+    """An image [C,H,W] with its evidence map [H,W] laid over it, as one PNG; see `evidence_levels` for the scale."""
+    shown = _resized(evidence.astype(np.float32), Image.Resampling.BILINEAR)
+    palette = np.array(evidence_palette(), dtype=np.uint8)
+    colours = Image.fromarray(palette[evidence_levels(shown, full_colour=full_colour)])
+    Image.alpha_composite(_picture(image, white=white).convert("RGBA"), colours).convert("RGB").save(path)
+
+
+def _picture(image: NDArray, *, white: float) -> Image.Image:
     eight = np.round(np.clip(image.astype(np.float64) / white, 0, 1) * 255).astype(np.uint8)
     picture = Image.fromarray(eight[0] if len(eight) == 1 else np.moveaxis(eight, 0, -1))
     height, width = display_size(*image.shape[1:])
     smooth = Image.Resampling.BICUBIC if max(image.shape[1:]) < DISPLAY_SIDE else Image.Resampling.LANCZOS
-    picture.resize((width, height), smooth).save(path, optimize=True)
+    return picture.resize((width, height), smooth)
 
 
 def write_evidence(evidence: NDArray, path: Path, *, full_colour: float) -> None:

@@ -29,7 +29,7 @@ class Outcome:
 
     right: bool [n]; multilabel: every known label. usable: bool [n], False where no label is known.
     certainty: float [n] in [0,1], distance from the decision: binary and multilabel, how far the probability is on its
-    side of the threshold (multilabel: of the least certain label); otherwise, the lead of the first class over the second.
+    side of the threshold (multilabel: of the least certain label); otherwise, the first class's lead over the second.
     explained: int64 [n], the class whose evidence is shown: the decided one; multilabel, the most probable.
     decided, truth: names, "none" where a multilabel image has none.
     """
@@ -50,7 +50,10 @@ def outcome_of(
     task: str,
     threshold: float | Sequence[float] | None = None,
 ) -> Outcome:
-    """Decisions by the classifier's own rule. probabilities: float [n,K]; labels: int64 [n] or float32 [n,K] with nan."""
+    """Decisions by the classifier's own rule.
+
+    probabilities: float [n,K]. labels: int64 [n] or float32 [n,K] with nan. threshold: as on the card, None is 0.5.
+    """
     p = np.asarray(probabilities, dtype=np.float64)
     if task in ("binary", "multilabel"):
         cut = np.asarray(0.5 if threshold is None else threshold, dtype=np.float64)
@@ -59,9 +62,8 @@ def outcome_of(
         distance = np.where(above, (score - cut) / np.maximum(1 - cut, 1e-12), (cut - score) / np.maximum(cut, 1e-12))
     if task == "multilabel":
         known = ~np.isnan(labels)
-        right = ((labels == 1) == above)[:, :]
         return Outcome(
-            (right | ~known).all(axis=1),
+            (((labels == 1) == above) | ~known).all(axis=1),
             known.any(axis=1),
             np.where(known, distance, 1.0).min(axis=1),
             p.argmax(axis=1),
@@ -140,7 +142,11 @@ def make_gallery(
             f"images, {len(probabilities)} rows and per_kind = {per_kind}."
         )
     outcome = outcome_of(
-        probabilities, cohort.labels[rows], classes=cohort.classes, task=cohort.task, threshold=classifier.card.threshold
+        probabilities,
+        cohort.labels[rows],
+        classes=cohort.classes,
+        task=cohort.task,
+        threshold=classifier.card.threshold,
     )
     chosen = [(kind, i) for kind, positions in choose(outcome, per_kind=per_kind).items() for i in positions]
     positions = np.array([i for _, i in chosen], dtype=np.int64)
@@ -213,8 +219,11 @@ def _explain(
     layer = ""
     try:
         classifier = require_gradients(predictor)
-        was_training = classifier.training
-        classifier.eval()
+    except NotMeasured as reason:
+        return [], "", str(reason)
+    was_training = classifier.training
+    classifier.eval()
+    try:
         device = next((p.device for p in classifier.parameters()), torch.device("cpu"))
         for start in range(0, len(rows), EXPLAINED_AT_ONCE):
             part = slice(start, start + EXPLAINED_AT_ONCE)
@@ -223,9 +232,10 @@ def _explain(
             explanation = grad_cam(classifier, images, torch.from_numpy(targets[part]).to(device))
             maps += list(explanation.maps.float().cpu().numpy())
             layer = explanation.layer
-        classifier.train(was_training)
     except NotMeasured as reason:
         return [], "", str(reason)
+    finally:
+        classifier.train(was_training)
     return maps, layer, ""
 
 

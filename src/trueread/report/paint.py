@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from trueread.report.plotdata import (
     DASHES,
+    LEGEND_CHARACTERS,
     MAX_CATEGORIES,
     MAX_MATRIX,
     NARROW,
@@ -23,7 +24,7 @@ from trueread.report.plotdata import (
     numbers,
     series_of,
 )
-from trueread.report.svg import CLASS, INK, MUTED, PAPER, SERIES, printable
+from trueread.report.svg import CLASS, INK, MUTED, PAPER, RULE, SERIES, printable
 from trueread.report.words import cell_text, is_number, shortened
 
 
@@ -46,10 +47,11 @@ def _lines(axes: Axes, figure: Json, data: Columns) -> None:
             axes.vlines(x[there], low[there], high[there], color=s.colour, linewidth=1, alpha=0.45)
         elif there.any():
             axes.fill_between(x, low, high, color=s.colour, alpha=0.15, linewidth=0)
-        few = np.sum(~np.isnan(y)) <= 30 and there.any() or np.sum(~np.isnan(y)) == 1
+        n_points = np.sum(~np.isnan(y))
+        dotted = n_points == 1 or (n_points <= 30 and there.any())
         axes.plot(
             x, y, color=s.colour, linestyle=s.dash, linewidth=1.1 if thin else 1.6, gid=CLASS + "line",
-            marker="o" if few else "", markersize=3.2, markeredgewidth=0,
+            marker="o" if dotted else "", markersize=3.2, markeredgewidth=0,
         )  # fmt: skip
         marked = [i for i, row in enumerate(s.rows) if figure.get("mark") and data[figure["mark"]][row] is True]
         if marked:
@@ -83,7 +85,10 @@ def _categories(axes: Axes, figure: Json, data: Columns) -> None:
     labels = [printable(v) if isinstance(v, str) else cell_text(v) for v in data[figure["x"]]]
     names = list(dict.fromkeys(labels))[:MAX_CATEGORIES]
     series = series_of(figure, data)
-    step = 0.8 / max(len(series), 1)
+    step = 0.76 / max(len(series), 1)
+    if len(series) > 1:
+        for band in range(0, len(names), 2):
+            axes.axhspan(band - 0.5, band + 0.5, color=RULE, alpha=0.4, linewidth=0)
     everything = numbers(data[figure["y"]])
     for number, s in enumerate(series):
         rows = [i for i in s.rows if labels[i] in names]
@@ -101,7 +106,7 @@ def _categories(axes: Axes, figure: Json, data: Columns) -> None:
         if not is_bar:
             axes.plot(values, at, "o", color=s.colour, markersize=5, markeredgewidth=0, gid=CLASS + "values")
     axes.set_yticks(range(len(names)), [shortened(n, 40) for n in names])
-    axes.set_ylim(len(names) - 0.45, -0.55)
+    axes.set_ylim(len(names) - 0.5, -0.5)
     axes.grid(True, axis="x")
     axes.spines["left"].set_visible(False)
     if np.nanmin(everything, initial=0) < 0 < np.nanmax(everything, initial=0):
@@ -125,10 +130,11 @@ def _matrix(axes: Axes, figure: Json, data: Columns) -> None:
         share = 0.0 if np.isnan(value) else abs(value) / largest
         axes.fill(
             [c - 0.48, c + 0.48, c + 0.48, c - 0.48], [r - 0.47, r - 0.47, r + 0.47, r + 0.47],
-            color=SERIES[2] if value < 0 else SERIES[1], alpha=round(0.04 + 0.46 * share, 3), linewidth=0, gid=CLASS + "cell",
+            color=SERIES[2] if value < 0 else SERIES[1], alpha=round(0.04 + 0.46 * share, 3), linewidth=0,
+            gid=CLASS + "cell",
         )  # fmt: skip
         if len(names) <= 20:
-            text = cell_text(int(value)) if whole and not np.isnan(value) else cell_text(float(value), digits=2)
+            text = "–" if np.isnan(value) else f"{value:,.0f}" if whole or largest >= 1000 else f"{value:.2f}"
             axes.text(c, r, text, ha="center", va="center", fontsize=9.5)
     limit = 14 if len(names) > 4 else 18
     tilted = max((len(n) for n in names), default=0) > 60 // max(len(names), 1)
@@ -159,7 +165,7 @@ def _legend(axes: Axes, figure: Json, data: Columns, series: Sequence[Series]) -
         )
         for n in names
     ]
-    labels = [shortened(printable(n), 36) for n in names]
+    labels = [shortened(printable(n), LEGEND_CHARACTERS) for n in names]
     if len(names) < 2 and (by_dash or not figure.get("colour")):
         handles, labels = [], []
     if by_dash:
@@ -167,7 +173,7 @@ def _legend(axes: Axes, figure: Json, data: Columns, series: Sequence[Series]) -
         handles += [
             Line2D([], [], color=INK, linestyle=DASHES[i % len(DASHES)], linewidth=1.2) for i in range(len(kinds))
         ]
-        labels += [shortened(printable(k), 36) for k in kinds]
+        labels += [shortened(printable(k), LEGEND_CHARACTERS) for k in kinds]
     if handles:
         canvas = axes.get_figure()
         assert canvas is not None

@@ -1,4 +1,4 @@
-"""What is in a figure: its columns, its series and how they look, its size, and its words for those who cannot see it."""
+"""What is in a figure: its columns, its series and how they look, its size, and its words for who cannot see it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from trueread.report.words import as_estimate, counted, is_number
 
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.6)), (0, (1.2, 1.4)), (0, (6, 1.6, 1.2, 1.6)))
 NARROW, WIDE = 420, 660  # points; the page shows a point as about a CSS pixel
-MAX_CATEGORIES, MAX_MATRIX = 60, 40
+LEGEND_CHARACTERS = 26
+MAX_CATEGORIES, MAX_MATRIX = 60, 30
 
 Json = Mapping[str, Any]
 Columns = dict[str, list[Any]]
@@ -27,8 +28,8 @@ def columns(figure: Json) -> Columns:
         wanted = figure.get(key)
         if wanted and figure["kind"] != "matrix" and wanted not in names:
             raise InputError(
-                f"the figure '{figure.get('name')}' names '{wanted}' as its {key}, but its data have {', '.join(names)}; "
-                "name one of these."
+                f"the figure '{figure.get('name')}' names '{wanted}' as its {key}, but its data have "
+                f"{', '.join(names)}; name one of these."
             )
     rows = figure["data"]["rows"]
     return {name: [row[i] for row in rows] for i, name in enumerate(names)}
@@ -68,10 +69,26 @@ def size_of(figure: Json, data: Columns) -> tuple[float, float]:
     return WIDE, 52 + legend + categories * max(20, 10 * max(len(names), 1) + 10)
 
 
+def cut_note(figure: Json) -> str:
+    """What a reader must know when a figure has more than can be read: how much of it is shown; else ""."""
+    data = columns(figure)
+    if figure["kind"] == "matrix":
+        sizes = [(len(figure["data"]["rows"]), "row"), (len(data) - 1, "column")]
+        cut = [f"{MAX_MATRIX} of {counted(n, noun)}" for n, noun in sizes if n > MAX_MATRIX]
+        return f"The first {' and '.join(cut)} are shown." if cut else ""
+    n = len(set(map(str, data[figure["x"]]))) if figure["kind"] in ("interval", "bar") else 0
+    return f"The first {MAX_CATEGORIES} of {counted(n, 'category')} are shown." if n > MAX_CATEGORIES else ""
+
+
 def legend_columns(names: Sequence[str], width: float) -> int:
-    """As many columns as fit the width with the longest name, of characters about six points wide."""
-    longest = max((min(len(str(n)), 36) for n in names), default=1)
-    return max(1, min(len(names), int(width // (longest * 6.2 + 48))))
+    """As many columns as fit the width, each as wide as its longest name, of characters about six points wide."""
+    lengths = [min(len(str(n)), LEGEND_CHARACTERS) for n in names]
+    for count in range(len(names), 1, -1):
+        rows = -(-len(names) // count)
+        widest = [max(lengths[i : i + rows]) for i in range(0, len(names), rows)]
+        if sum(6 * w + 44 for w in widest) <= width:
+            return count
+    return 1
 
 
 @dataclass
@@ -87,13 +104,13 @@ class Series:
 def series_of(figure: Json, data: Columns) -> list[Series]:
     """One series per combination of group, colour and dash, in order of appearance."""
     n = len(figure["data"]["rows"])
-    group, by_colour, by_dash = (figure.get(k) for k in ("group", "colour", "dash"))
+    group, by_colour, by_dash = (str(figure.get(k) or "") for k in ("group", "colour", "dash"))
     own = not by_colour and not by_dash  # then the group decides both
     keys = [c for c in (by_colour, by_dash, group) if c]
     found: dict[tuple[str, ...], list[int]] = {}
     for i in range(n):
         found.setdefault(tuple(str(data[k][i]) for k in keys), []).append(i)
-    tones = list(figure.get("order") or dict.fromkeys(str(v) for v in data.get(by_colour or group or "", [])))
+    tones = list(figure.get("order") or dict.fromkeys(str(v) for v in data.get(by_colour or group, [])))
     dashes = tones if own else list(dict.fromkeys(str(v) for v in data[by_dash])) if by_dash else []
     series = []
     for rows in found.values():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from trueread.report.summary import (
     Json,
@@ -12,13 +11,9 @@ from trueread.report.summary import (
     baseline_name,
     difference_of,
     findings_of,
-    threshold_of,
 )
 from trueread.report.words import counted, difference_text, joined, p_text, reason
 from trueread.stats.estimate import Estimate
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 # Measures besides the headline that a reader looks for beside it.
 FURTHER = {"performance": ("balanced-accuracy",), "calibration": ("brier",), "subgroups": ("worst-group",)}
@@ -91,7 +86,10 @@ def scorecard(summary: Json) -> list[ScoreRow]:
 
 
 def audit_rows(summary: Json, audit: str, *, further: Sequence[str] | None = None) -> list[ScoreRow]:
-    """The rows of one audit: measure by measure, within each method by method. further: None is every measure it has."""
+    """The rows of one audit, measure by measure, and within each method by method.
+
+    further: keys of the measures to give besides the headline; None is every measure it has.
+    """
     findings = findings_of(summary, audit)
     keys: list[str] = []
     for finding in findings.values():
@@ -161,8 +159,9 @@ def verdict_sentence(summary: Json, method: str) -> str:
     }
     judged = [a for a, v in verdicts.items() if v in JUDGED]
     if judged:
-        passed = [a for a in judged if verdicts[a] == "pass"]
-        head = f"{len(passed)} of {counted(len(judged), 'question')} {'passes' if len(passed) == 1 else 'pass'} for {method}"
+        n_passed = sum(verdicts[a] == "pass" for a in judged)
+        verb = "passes" if n_passed == 1 else "pass"
+        head = f"{n_passed} of {counted(len(judged), 'question')} {verb} for {method}"
     else:
         head = f"No question has a threshold and an answer for {method}"
     for verdict, word in (
@@ -175,48 +174,3 @@ def verdict_sentence(summary: Json, method: str) -> str:
         if names:
             head += f"; {word}: {joined(names)}"
     return head + "."
-
-
-def print_scorecard(summary: Json, console: Console | None = None) -> None:
-    """The scorecard on a terminal of any width; without colours it says the same.
-
-    summary: as `read_summary` gives it. console: rich's, by default one on standard output.
-    """
-    from rich.console import Console
-    from rich.padding import Padding
-    from rich.table import Table
-    from rich.text import Text
-
-    console = console or Console()
-    styles = {"pass": "green", "warn": "yellow", "fail": "red"}
-    for lead, rows in grouped(scorecard(summary)):
-        rule = rule_text(lead, threshold_of(summary, lead.audit)[0] if lead.is_headline else None)
-        heading = Text(lead.question if lead.is_headline else "", style="bold")
-        if heading:
-            console.print()
-            console.print(heading)
-        console.print(
-            Text(f"{lead.title or lead.audit}{', ' + rule if rule else ''}", style="dim" if lead.title else "")
-        )
-        table = Table.grid(padding=(0, 2, 0, 0))
-        table.add_column(no_wrap=True)
-        table.add_column(overflow="fold", max_width=max(12, console.width // 4))
-        table.add_column(overflow="fold")
-        for row in rows:
-            sign = (
-                Text(f"{SIGNS.get(row.verdict, ' ')} {row.verdict}", style=styles.get(row.verdict, ""))
-                if row.verdict
-                else Text("")
-            )
-            p = (
-                f", p = {row.p_text}"
-                if row.p_text and not row.p_text.startswith("<")
-                else f", p {row.p_text}"
-                if row.p_text
-                else ""
-            )
-            table.add_row(sign, Text(row.method), Text(row.text + p + (" (Holm)" if p and row.p_is_adjusted else "")))
-        console.print(Padding(table, (0, 0, 0, 2)))
-    console.print()
-    for method in summary["methods"]:
-        console.print(Text(verdict_sentence(summary, method["name"])))

@@ -1,4 +1,4 @@
-"""A run's summary.json, read and asked: which audits there are, what a method answered, how it differs from the baseline."""
+"""A run's summary.json, read and asked: which audits there are, what each method answered, how methods differ."""
 
 from __future__ import annotations
 

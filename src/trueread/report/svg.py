@@ -9,8 +9,8 @@ CLASS = "class:"  # a matplotlib gid that begins so becomes a class, because sev
 SVG = "http://www.w3.org/2000/svg"
 XLINK = "http://www.w3.org/1999/xlink"
 
-# Colours are drawn as sentinels, hex values no one would choose, and become variables that the page sets for light, dark
-# and print. The fallback makes the file right on its own, on white.
+# Colours are drawn as sentinels, hex values no one would choose, and become variables that the page sets for light,
+# dark and print. The fallback makes the file right on its own, on white.
 _ROLES = {
     "ink": "#1c2024",
     "muted": "#59616a",
@@ -31,7 +31,7 @@ INK, MUTED, RULE, PAPER = (SENTINELS[n] for n in ("ink", "muted", "rule", "paper
 
 _NUMBER = re.compile(r"-?\d+\.\d+(?:e-?\d+)?")
 _LOCAL_URL = re.compile(r"url\(#([^)]+)\)")
-# Some versions of matplotlib write font-size and font-family, others the shorthand `font: bold 10px 'DejaVu Sans', ...`.
+# Some versions of matplotlib write font-size and font-family, others the shorthand `font: bold 10px 'DejaVu Sans'`.
 _FONT = re.compile(r"font(?:-family|-size)?:[^;]*;?\s*")
 _FONT_SIZE = re.compile(r"font(?:-size)?:\s*(?:[\w-]+ )*?([\d.]+)px")
 _SPARE = {f"{{{SVG}}}metadata", f"{{{SVG}}}style"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +32,7 @@ class TableView:
 
 
 def table_views(findings: Mapping[str, dict[str, Any]]) -> list[TableView]:
-    """Every table of an audit's findings (by method name). Tables of one title and columns become one, block by block."""
+    """Every table of an audit's findings (by method). Those of one title and columns become one, block by block."""
     alike: dict[tuple[str, ...], dict[str, dict[str, Any]]] = {}
     for method, finding in findings.items():
         for title, table in (finding.get("tables") or {}).items():
@@ -62,7 +63,9 @@ def cell(value: Any, *, digits: int = 3) -> Cell:
     """A cell with a true minus sign; an estimate's interval apart from its value, so that values align."""
     estimate = as_estimate(value)
     if estimate is None:
-        return Cell(_minus(cell_text(value, digits=digits)) if is_number(value) else cell_text(value, digits=digits))
+        if isinstance(value, float) and math.isfinite(value):
+            return Cell(_minus(f"{value:,.{digits}f}"))
+        return Cell(_minus(cell_text(value)) if is_number(value) else cell_text(value))
     value_text, _, interval = estimate.text(digits=digits).partition(" (")
     if value_text.startswith("not"):
         return Cell(estimate.text())
@@ -70,7 +73,7 @@ def cell(value: Any, *, digits: int = 3) -> Cell:
 
 
 def _minus(text: str) -> str:
-    return text.replace("-", MINUS) if "e-" not in text else text
+    return text.replace("-", MINUS)
 
 
 def _is_numeric(cells: Sequence[Any]) -> bool:
@@ -79,7 +82,9 @@ def _is_numeric(cells: Sequence[Any]) -> bool:
 
 
 def _digits(cells: Sequence[Any]) -> int:
-    """Decimals for a column: three for shares and other small numbers, fewer where the numbers are large."""
-    sizes = [abs(c) for c in cells if isinstance(c, float) and c == c]
+    """Decimals for a column: three for shares and the like, fewer for large numbers, more where all are tiny."""
+    sizes = [abs(c) for c in cells if isinstance(c, float) and math.isfinite(c)]
     largest = max(sizes, default=0.0)
+    if 0 < largest < 0.01:
+        return min(2 - math.floor(math.log10(largest)), 8)
     return 3 if largest < 10 else 2 if largest < 100 else 1

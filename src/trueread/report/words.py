@@ -1,4 +1,4 @@
-"""Numbers and lists as a person writes them. Pure functions of plain values, shared by the page, the card and the terminal."""
+"""Numbers and lists as a person writes them: pure functions that the page, the card and the terminal share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from trueread.stats.estimate import Estimate
 
-IRREGULAR = {"class": "classes", "this": "these"}
+IRREGULAR = {"class": "classes", "category": "categories"}
 SMALL = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 MINUS = "\u2212"
 
@@ -68,6 +68,12 @@ def p_text(p: float | None) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
+def p_phrase(p: float | None) -> str:
+    """ "p = 0.012", "p < 0.001", or ""."""
+    text = p_text(p)
+    return "" if not text else f"p {text}" if text.startswith("<") else f"p = {text}"
+
+
 def difference_text(difference: Estimate, baseline: str) -> str:
     """ "+0.031 over erm (0.008 to 0.052)", or "-0.012 against erm (...)"; the interval is that of the difference."""
     if difference.value != difference.value:
@@ -113,9 +119,9 @@ def cell_text(cell: Any, *, digits: int = 3) -> str:
 
 def fixed(value: float, *, digits: int = 3) -> str:
     """Fixed digits for ordinary sizes, thousands separated without decimals for large ones, powers for tiny ones."""
-    if value == 0 or 10**-digits / 2 <= abs(value) < 1000:
-        return f"{value:.{digits}f}"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1e}"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.{digits}f}" if value == 0 or abs(value) >= 10**-digits / 2 else f"{value:.1e}"
 
 
 def shortened(text: str, limit: int) -> str:

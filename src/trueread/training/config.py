@@ -22,6 +22,8 @@ class TrainConfig(BaseModel):
     ema_decay: decay of the exponential moving average of the weights; the average is what is evaluated and kept.
     patience: stop after that many epochs without a better validation value; None trains all epochs.
     select: which epoch's weights are kept; always decided on validation.
+    threads: CPU threads; None is what the machine gives. On a machine that is busy with something else, one thread fewer
+        than cores is several times faster than all, because threads that share a core wait for each other.
     augment: a recipe of `trueread.training.augment`; "auto" takes the cohort's modality.
     """
 
@@ -47,3 +49,4 @@ class TrainConfig(BaseModel):
     augment: str = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    threads: Annotated[int | None, Field(ge=1, le=1024)] = None

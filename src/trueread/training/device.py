@@ -50,9 +50,8 @@ def make_fabric(device: Accelerator, precision: Precision) -> Fabric:
     """A launched Fabric on one process, or on as many as torchrun or SLURM started."""
     from lightning.fabric import Fabric
 
-    logging.getLogger("lightning.fabric").setLevel(
-        logging.WARNING
-    )  # device and precision are announced in our own words
+    for name in ("lightning.fabric", "lightning.pytorch"):  # device and precision are announced in our own words
+        logging.getLogger(name).setLevel(logging.WARNING)
     chosen = choose_device(device)
     plan = _FABRIC_PRECISION[choose_precision(precision, chosen)]
     fabric = Fabric(accelerator=chosen.type, devices=1, precision=plan)  # type: ignore[arg-type]

@@ -78,6 +78,8 @@ class _Run:
         self.train_rows, self.val_rows = cohort.rows("train"), cohort.rows("val")
         _check_trainable(cohort, self.train_rows, self.val_rows, config)
         self.checkpoints = folder / "checkpoints" if folder is not None else None
+        if config.threads:
+            torch.set_num_threads(config.threads)
         self.fabric = make_fabric(config.device, config.precision)
         self.device = self.fabric.device
         self.precision = choose_precision(config.precision, self.device)

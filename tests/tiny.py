@@ -1,0 +1,63 @@
+"""Tiny cohorts with a planted truth and tiny training options, for tests that run or train a network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from trueread.cohort.cohort import Cohort
+from trueread.training.config import TrainConfig
+
+PLACES = ((2, 2), (2, 9), (9, 2), (9, 9))  # top left corners of the blobs, in sixteenths of the side
+TURNS = ("train", "val", "test", "train", "train")  # the split of a class's first, second, ... patient
+
+
+def tiny_cohort(
+    task: str = "binary", *, n: int = 120, side: int = 16, channels: int = 1, depth: int = 0, share: float = 0.5,
+    white: int = 255, seed: int = 0,
+) -> Cohort:  # fmt: skip
+    """n noisy images of which each class but the first has a bright blob at its own place.
+
+    task: binary (class 1 is `share` of all), multiclass (3 classes: 1 - share and twice share / 2), ordinal (4 equal
+    classes, the blob is brighter from one to the next) or multilabel (3 labels, each a third, one in ten unknown).
+    depth: of volumes; 0 for images. Two images per patient; every class is in every split.
+    """
+    generator = np.random.default_rng(seed)
+    place = [tuple(slice(a * side // 16, (a + 5) * side // 16) for a in corner) for corner in PLACES]
+    spatial = (depth, side, side) if depth else (side, side)
+    images = generator.normal(0.3, 0.08, size=(n, channels, *spatial))
+    if task == "multilabel":
+        truth = (generator.random((n, 3)) < 1 / 3).astype(np.float32)
+        blocks = truth[:, 0].astype(int)
+        strength = [(k, truth[:, k] * 0.4) for k in range(3)]
+        labels = np.where(generator.random(truth.shape) < 0.1, np.nan, truth).astype(np.float32)
+        classes: tuple[str, ...] = ("opacity", "nodule", "effusion")
+    else:
+        shares = {"binary": [1 - share, share], "multiclass": [1 - share, share / 2, share / 2], "ordinal": [0.25] * 4}
+        counts = np.maximum(np.round(np.array(shares[task]) * n).astype(int), 6)
+        counts[0] = n - counts[1:].sum()
+        labels = blocks = np.repeat(np.arange(len(counts)), counts).astype(np.int64)
+        classes = ("normal", "mild", "moderate", "severe")[: len(counts)]
+        strength = [(0, labels * 0.15)] if task == "ordinal" else [(k - 1, (labels == k) * 0.4) for k in set(labels)]
+    for where, added in strength:
+        images[..., place[where][0], place[where][1]] += added.reshape(n, *(1 for _ in images.shape[1:]))
+    table = pd.DataFrame({"patient": "", "split": ""}, index=range(n), dtype=object)
+    for block in np.unique(blocks):
+        for turn, row in enumerate(np.flatnonzero(blocks == block)):
+            table.loc[row] = (f"p{block}-{turn // 2}", TURNS[turn // 2 % len(TURNS)])
+    order = generator.permutation(n)
+    table = table.iloc[order].reset_index(drop=True)
+    table.insert(0, "id", [f"i{k:04d}" for k in range(n)])
+    stored = (images.clip(0, 1) * white).round().astype(np.uint8 if white <= 255 else np.uint16)
+    return Cohort(
+        name=f"tiny-{task}", images=stored[order], labels=labels[order], table=table, classes=classes,
+        task=task, white=white,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def tiny_config(**changed: Any) -> TrainConfig:
+    """One epoch of the compact network in fp32 on the CPU without augmentation, but for what is `changed`."""
+    plain = {"epochs": 1, "batch_size": 24, "precision": "fp32", "device": "cpu", "augment": "none"}
+    return TrainConfig(**{**plain, **changed})
