@@ -202,7 +202,7 @@ def _write_results(
     seconds: float,
 ) -> None:
     device = choose_device(study.train.device)
-    precision = choose_precision(study.train.precision, device)
+    precision = choose_precision(study.train.precision, device, volumes=cohort.is_volume)
     facts = environment(device=describe(device, precision), precision=precision)
     gallery = []
     if study.explain:

@@ -58,6 +58,15 @@ def fake_summary(*, methods: tuple[str, ...] = METHODS, classes: list[str] | Non
     }  # fmt: skip
 
 
+def without_figures(summary: dict[str, Any]) -> dict[str, Any]:
+    """The same summary with nothing to draw, for tests that are about something else."""
+    for method in summary["methods"]:
+        method["histories"] = []
+        for finding in method["findings"]:
+            finding["figures"] = []
+    return summary
+
+
 def write_run(folder: Path, summary: dict[str, Any] | None = None, *, gallery: bool = False, **options: Any) -> Path:
     """The folder of a fake run; `gallery` also draws pictures and lists them."""
     summary = summary or fake_summary(**options)

@@ -89,7 +89,9 @@ def test_counts_are_shown_as_counts_and_shaded_by_size() -> None:
     frame = pd.DataFrame({"truth": ["a", "b"], "a": [1200, 0], "b": [300, 7]})
     svg = draw(Figure("c", "C", "matrix", frame).to_json())
     assert {"1,200", "0", "300", "7"} <= set(texts(svg))
-    shades = [float(re.search(r"opacity:([\d.]+)", ET.tostring(c, encoding="unicode"))[1]) for c in of_class(svg, "cell")]
+    shades = [
+        float(re.search(r"opacity:([\d.]+)", ET.tostring(c, encoding="unicode"))[1]) for c in of_class(svg, "cell")
+    ]
     assert shades == pytest.approx([0.5, 0.155, 0.04, 0.04 + 0.46 * 7 / 1200], abs=1e-3)
 
 
@@ -107,7 +109,7 @@ def test_the_same_figure_gives_the_same_text_and_another_shares_no_id() -> None:
     first, second = roc(RNG, 0.9, CLASSES).to_json(), roc(RNG, 0.7, CLASSES).to_json()
     assert draw(first) == draw(first)
     ids = [set(re.findall(r'\bid="([^"]+)"', draw(f))) for f in (first, second)]
-    assert ids[0] and ids[1]
+    assert all(ids)
     assert not ids[0] & ids[1]
     for svg in (draw(first), draw(second)):
         referred = set(re.findall(r"url\(#([^)]+)\)|href=\"#([^\"]+)\"", svg))
@@ -123,7 +125,9 @@ def test_a_figure_is_small() -> None:
     assert "<style" not in svg
 
 
-@pytest.mark.parametrize("name", ["<script>alert(1)</script>", "$x^2", "_hidden", "a & b", "肺炎", "two\nlines\x00", '"quoted"'])
+@pytest.mark.parametrize(
+    "name", ["<script>alert(1)</script>", "$x^2", "_hidden", "a & b", "肺炎", "two\nlines\x00", '"quoted"']
+)
 def test_names_are_text_whatever_they_contain(name: str) -> None:
     figure = line([(name, 0, 0.1), (name, 1, 0.2), ("b", 0, 0.3), ("b", 1, 0.1)], ["g", "x", "y"], group="g")
     svg = draw(figure)

@@ -48,7 +48,12 @@ def test_a_number_that_is_not_defined_and_one_that_was_not_measured() -> None:
 def test_every_audit_has_its_headline_and_performance_its_balanced_accuracy() -> None:
     rows = scorecard(fake_summary())
     keys = [(r.audit, r.measure) for r in rows if r.method == "focal"]
-    assert keys[:4] == [("performance", "auroc"), ("performance", "balanced-accuracy"), ("calibration", "ece"), ("calibration", "brier")]
+    assert keys[:4] == [
+        ("performance", "auroc"),
+        ("performance", "balanced-accuracy"),
+        ("calibration", "ece"),
+        ("calibration", "brier"),
+    ]
     assert ("evidence", "") in keys
     assert ("scanner-drift", "drift") in keys
     assert len(rows) == len(keys) * 3
@@ -57,7 +62,9 @@ def test_every_audit_has_its_headline_and_performance_its_balanced_accuracy() ->
 def test_only_the_headline_has_a_verdict_and_only_other_methods_a_difference() -> None:
     for r in scorecard(fake_summary()):
         assert bool(r.verdict) == (r.measure in ("auroc", "ece", "gap", "drift", ""))
-        assert (r.difference is not None) == (r.method != "erm" and r.measure in ("auroc", "balanced-accuracy", "ece", "gap"))
+        assert (r.difference is not None) == (
+            r.method != "erm" and r.measure in ("auroc", "balanced-accuracy", "ece", "gap")
+        )
     focal = next(r for r in scorecard(fake_summary()) if (r.method, r.measure) == ("focal", "auroc"))
     assert (focal.p_value, focal.p_is_adjusted, focal.p_text) == (0.008, True, "0.008")
 
@@ -73,10 +80,14 @@ def test_the_verdict_in_a_sentence() -> None:
     assert verdict_sentence(summary, "erm") == (
         "2 of 3 questions pass for erm; fail: subgroups; without a threshold: scanner-drift; not measured: evidence."
     )
-    assert verdict_sentence(summary, "focal").startswith("1 of 3 questions passes for focal; fail: subgroups; undecided: calibration;")
+    assert verdict_sentence(summary, "focal").startswith(
+        "1 of 3 questions passes for focal; fail: subgroups; undecided: calibration;"
+    )
     for m in summary["methods"]:
         m["findings"] = [f for f in m["findings"] if f["audit"] == "evidence"]
-    assert verdict_sentence(summary, "erm") == "No question has a threshold and an answer for erm; not measured: evidence."
+    assert (
+        verdict_sentence(summary, "erm") == "No question has a threshold and an answer for erm; not measured: evidence."
+    )
 
 
 def test_the_rule_names_direction_and_threshold() -> None:
@@ -130,7 +141,13 @@ def test_words() -> None:
     assert [duration(s) for s in (4.2, 59, 59.99, 185, 7800, None)] == [
         "4.2 s", "59 s", "1 min 0 s", "3 min 5 s", "2 h 10 min", "not measured",
     ]  # fmt: skip
-    assert [p_phrase(p) for p in (0.0004, 0.0123, 1.0, None, math.nan)] == ["p < 0.001", "p = 0.012", "p = 1.000", "", ""]
+    assert [p_phrase(p) for p in (0.0004, 0.0123, 1.0, None, math.nan)] == [
+        "p < 0.001",
+        "p = 0.012",
+        "p = 1.000",
+        "",
+        "",
+    ]
     assert cell_text({"a": 1, "b": [0.5, None]}) == "a: 1; b: 0.500, –"
     assert slug("a/b c+d=1") == "a_b_c+d=1"
 
@@ -147,7 +164,19 @@ def test_a_shortened_name_keeps_its_ends_and_its_limit(text: str, limit: int) ->
 
 @given(st.floats(-1, 1), st.floats(0, 0.2), st.integers(1, 9), st.integers(1, 5000))
 def test_the_text_reads_back(value: float, half: float, seeds: int, patients: int) -> None:
-    text = row(**{}).__class__("a", "q", "m", "k", "K", "higher", estimate=Estimate(value, value - half, value + half, n_clusters=patients, n_seeds=seeds)).text
+    text = (
+        row(**{})
+        .__class__(
+            "a",
+            "q",
+            "m",
+            "k",
+            "K",
+            "higher",
+            estimate=Estimate(value, value - half, value + half, n_clusters=patients, n_seeds=seeds),
+        )
+        .text
+    )
     head, _, tail = text.partition(" (")
     low, _, rest = tail.partition(" to ")
     assert float(head) == pytest.approx(value, abs=5.1e-4)

@@ -140,6 +140,24 @@ def test_the_same_ranking_gives_1_and_no_variance_gives_nan():
     assert np.isnan(p_value)
 
 
+def test_seeds_are_averaged_as_the_full_covariance_says():
+    scores, labels, clusters = scored("balanced")
+    a, b = scores[:2], np.stack([scores[1], scores[2], scores[0]])
+    difference, p_value = delong_test(a, b, labels, clusters)
+    aucs, covariance = delong(np.concatenate([a, b]), labels, clusters=clusters)
+    means = np.array([1 / 2, 1 / 2, -1 / 3, -1 / 3, -1 / 3])
+    assert difference.value == pytest.approx(means @ aucs)
+    error = (means @ covariance @ means) ** 0.5
+    assert difference.high - difference.low == pytest.approx(2 * 1.959964 * error, rel=1e-6)
+    assert p_value == pytest.approx(2 * NormalDist().cdf(-abs(difference.value) / error))
+    same, one = delong_test(a, a[::-1], labels, clusters)
+    assert (same.value, same.low, one) == (0, 0, 1.0)
+    paired, _ = delong_test(a, scores[1:3], labels, clusters)
+    each = delong(scores[:3], labels)[0]
+    assert paired.spread == pytest.approx(np.std([each[0] - each[1], each[1] - each[2]], ddof=1))
+    assert paired.n_seeds == 2
+
+
 def test_similar_classifiers_do_not_cancel():
     n = 20_000
     labels = np.arange(n) % 2

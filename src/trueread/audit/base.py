@@ -17,7 +17,7 @@ from trueread.errors import InputError, NotMeasured, unknown
 from trueread.model.classifier import require_gradients
 from trueread.progress import track
 from trueread.registry import Registry
-from trueread.stats import Statistic, holm_adjusted, paired_difference
+from trueread.stats import Comparison, delong_test, holm_adjusted, paired_difference
 
 AUDITS: Registry[Audit] = Registry("audit", "audits", package="trueread.audit")
 audit = AUDITS.register
@@ -111,27 +111,36 @@ def compare_findings(
 ) -> list[Difference]:
     """Every other method against the baseline, on every measure both have, paired on the same test patients.
 
-    The p-values of one measure are corrected for the number of methods compared (Holm).
+    The AUROC of a binary task is compared by DeLong's test, clustered by patient; every other measure by the paired
+    clustered bootstrap. The p-values of one measure are corrected for the number of methods compared (Holm).
     """
     base_name, base_findings = baseline
     measures = {(f.audit, key): m for f in base_findings for key, m in f.measures.items() if m.statistics}
     differences: list[Difference] = []
     for (audit_name, key), base in measures.items():
-        pairs: list[tuple[str, Sequence[Statistic]]] = [
-            (name, f.measures[key].statistics)
+        theirs = [
+            (name, f.measures[key])
             for name, findings in others
             for f in findings
             if f.audit == audit_name and key in f.measures and f.measures[key].statistics
         ]
-        compared = [
-            paired_difference(
-                statistics, base.statistics, subject.clusters, resamples=subject.resamples, seed=subject.seed
-            )
-            for _, statistics in pairs
-        ]
-        for (name, _), comparison in zip(pairs, holm_adjusted(compared), strict=True):
-            differences.append(Difference(audit_name, key, name, base_name, comparison))
+        compared = [_compare(measure, base, subject) for _, measure in theirs]
+        adjusted = holm_adjusted([comparison for comparison, _ in compared])
+        for (name, _), comparison, (_, test) in zip(theirs, adjusted, compared, strict=True):
+            differences.append(Difference(audit_name, key, name, base_name, comparison, test))
     return differences
+
+
+def _compare(measure: Measure, base: Measure, subject: Subject) -> tuple[Comparison, str]:
+    """Measure minus base on the subject's test patients, and the name of the test."""
+    if measure.scores is not None and base.scores is not None:
+        difference, p_value = delong_test(measure.scores, base.scores, subject.labels, subject.clusters)
+        if p_value == p_value:  # DeLong's variance is not defined at an AUROC of exactly 1
+            return Comparison(difference, p_value), "DeLong, clustered by patient"
+    comparison = paired_difference(
+        measure.statistics, base.statistics, subject.clusters, resamples=subject.resamples, seed=subject.seed
+    )
+    return comparison, "paired bootstrap"
 
 
 @cache

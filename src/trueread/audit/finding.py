@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
 from trueread.stats import Comparison, Estimate, Statistic
@@ -35,7 +36,8 @@ class Measure:
 
     title: for people, with the unit if it has one. better: direction. definition: how it is made, in one line.
     statistics: one per seed, functions of the test rows' weights; they make the interval and the paired difference to
-    another method, and are not stored.
+    another method, and are not stored. scores: for the AUROC of a binary task, float [S,n], each seed's score of the
+    positive class, so that the difference can be tested by DeLong's method instead of the bootstrap; else None.
     """
 
     title: str
@@ -43,6 +45,7 @@ class Measure:
     better: Better
     definition: str = ""
     statistics: Sequence[Statistic] = field(default=(), repr=False, compare=False)
+    scores: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -129,6 +132,7 @@ class Difference:
     method: str
     baseline: str
     comparison: Comparison
+    test: str = "paired bootstrap"
 
     def to_json(self) -> dict[str, Any]:
         c = self.comparison
@@ -138,6 +142,7 @@ class Difference:
             "method": self.method,
             "baseline": self.baseline,
             "difference": c.difference.to_json(),
+            "test": self.test,
             "p_value": _number(c.p_value),
             "p_adjusted": _number(c.p_adjusted),
         }

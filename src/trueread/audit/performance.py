@@ -44,7 +44,9 @@ def measure(subject: Subject, name: str) -> Measure:
     metric = METRICS[name]
     estimate, statistics = subject.estimate(lambda m: member_statistic(subject, m, name))
     better = Better.HIGHER if metric.higher_is_better else Better.LOWER
-    return Measure(metric.title, estimate, better, metric.definition, statistics)
+    by_delong = name == "auroc" and subject.cohort.task == "binary"
+    scores = np.stack([m.probabilities[:, 1] for m in subject.members]) if by_delong else None
+    return Measure(metric.title, estimate, better, metric.definition, statistics, scores)
 
 
 def member_statistic(subject: Subject, member: Member, name: str) -> Statistic:

@@ -208,6 +208,7 @@ def bayes_probability(severity: np.ndarray, prevalence: np.ndarray | float) -> n
     """P(opacity | severity) where the prevalence is as given, by Bayes' rule from the two beta distributions."""
     (a1, b1), (a0, b0) = DISEASED, HEALTHY
     constant = lgamma(a1 + b1) - lgamma(a1) - lgamma(b1) - lgamma(a0 + b0) + lgamma(a0) + lgamma(b0)
+    severity = np.clip(severity, 1e-9, 1 - 1e-9)
     log_ratio = (a1 - a0) * np.log(severity) + (b1 - b0) * np.log1p(-severity) + constant
     return 1 / (1 + np.exp(-log_ratio) * (1 - prevalence) / prevalence)
 

@@ -90,30 +90,25 @@ def shadows(draws: Draws, n: int, *, difficulty: float) -> Parameters:
 
     Independent of the disease. They keep a bright spot or a bright lung from being proof of an opacity.
     """
-    has = {
-        name: draws.uniform(name, n) < share for name, share in (("nipples", 0.25), ("granuloma", 0.25), ("scar", 0.35))
-    }
-    place = draws.uniform("shadow place", n, 4)
-    side = np.where(draws.uniform("shadow side", n, 2) < 0.5, -1.0, 1.0)
-    nipple = 0.04 * draws.spread("nipple place", n, 2)
+    nipples, granuloma, scar = (
+        draws.uniform(name, n) < share for name, share in (("nipples", 0.25), ("granuloma", 0.25), ("scar", 0.35))
+    )
+    nipple_x, nipple_y = (draws.spread("nipple place", n, 2) * 0.04 + (0.47, 0.25)).T
+    found_x = np.where(draws.uniform("shadow side", n, 2) < 0.5, -1.0, 1.0) * draws.uniform(
+        "shadow x", n, 2, low=0.22, high=0.67
+    )
+    found_y = draws.uniform("shadow y", n, 2, low=-0.55, high=0.30)
     veil = draws.uniform("veil", n, 3, 4)
-    ones = np.ones(n)
-    x = [-0.17 * ones, 0.17 * ones, -0.47 + nipple[:, 0], 0.47 - nipple[:, 0], *(side * (0.22 + 0.45 * place[:, :2])).T]
-    y = [-0.06 * ones, -0.11 * ones, *(0.25 + nipple[:, 1], 0.25 + nipple[:, 1]), *(-0.55 + 0.85 * place[:, 2:]).T]
-    radius = [0.055, 0.055, 0.022, 0.022, 0.013, 0.04]
-    weight = [
-        0.13 * ones,
-        0.13 * ones,
-        0.14 * has["nipples"],
-        0.14 * has["nipples"],
-        0.5 * has["granuloma"],
-        0.2 * has["scar"],
-    ]
+    one = np.ones(n)
+    x = [-0.17 * one, 0.17 * one, -nipple_x, nipple_x, *found_x.T]
+    y = [-0.06 * one, -0.11 * one, nipple_y, nipple_y, *found_y.T]
+    radius = [0.055 * one, 0.055 * one, 0.022 * one, 0.022 * one, 0.013 * one, 0.04 * one]
+    weight = [0.13 * one, 0.13 * one, 0.14 * nipples, 0.14 * nipples, 0.5 * granuloma, 0.2 * scar]
     haze = (0.05 + 0.30 * difficulty) * (2 * veil[:, :, 3] - 1)
     return {
         "shadow_x": np.column_stack([*x, -0.7 + 1.4 * veil[:, :, 0]]),
         "shadow_y": np.column_stack([*y, -0.6 + 1.1 * veil[:, :, 1]]),
-        "shadow_radius": np.column_stack([*(r * ones for r in radius), 0.18 + 0.17 * veil[:, :, 2]]),
+        "shadow_radius": np.column_stack([*radius, 0.18 + 0.17 * veil[:, :, 2]]),
         "shadow_weight": np.column_stack([*weight, haze]),
         "texture": draws.spread("texture", n, 2 * 8 * 8),
     }

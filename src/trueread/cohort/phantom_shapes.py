@@ -33,8 +33,8 @@ def ellipse(x: Tensor, y: Tensor, half_width: Value, half_height: Value) -> Tens
     F / |grad F| with F = 1 - (x/a)^2 - (y/b)^2; the middle of the ellipse counts as very deep.
     """
     u, v = x / half_width, y / half_height
-    field = u.square().add_(v.square()).neg_().add_(1)
-    steepness = (u / half_width).square_().add_((v / half_height).square_()).add_(1e-4)
+    field = 1 - u.square() - v.square()
+    steepness = (u / half_width).square_() + (v / half_height).square_() + 1e-4
     return field.mul_(0.5).mul_(steepness.rsqrt_())
 
 

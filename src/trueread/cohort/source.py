@@ -34,7 +34,9 @@ def expand_variables(text: str) -> str:
     expanded = os.path.expandvars(text)
     left = re.search(r"\$(\w+|\{\w+\})", expanded)
     if left:
-        raise InputError(f"'{text}' names the environment variable {left[0]}, which is not set; set it to the data's folder.")
+        raise InputError(
+            f"'{text}' names the environment variable {left[0]}, which is not set; set it to the data's folder."
+        )
     return expanded
 
 

@@ -39,5 +39,5 @@ class BalancedSampling(Method):
     def state(self) -> dict[str, Any]:
         return {"probabilities": self.probabilities, "shares": self.shares}
 
-    def load_state(self, state: dict[str, Any]) -> None:
+    def load_state(self, state: dict[str, Any], setup: Setup) -> None:
         self.probabilities, self.shares = state["probabilities"], state["shares"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,15 @@ class Method(Hooks):
     """
 
     name: ClassVar[str] = ""
-    options: Mapping[str, Any] = {}
+    options: Mapping[str, Any]
+
+    def __new__(cls, *_parts: Any, **options: Any) -> Self:
+        made = super().__new__(cls)
+        made.options = options
+        return made
+
+    def __init__(self) -> None:
+        """No options."""
 
     def __repr__(self) -> str:
         options = ", ".join(f"{k}={v!r}" for k, v in sorted(self.options.items()))
@@ -53,10 +61,13 @@ class Composite(Method):
             raise InputError(
                 f"the method '{sorted(repeated)[0]}' is named twice in '{'+'.join(names)}'; once is enough."
             )
-        self.taps = tuple(dict.fromkeys(t for p in parts for t in p.taps))
 
     def __repr__(self) -> str:
         return " + ".join(map(repr, self.parts))
+
+    @property
+    def taps(self) -> tuple[str, ...]:  # type: ignore[override]  # a part may choose its taps in `prepare`
+        return tuple(dict.fromkeys(t for part in self.parts for t in part.taps))
 
     def prepare(self, setup: Setup) -> None:
         for part in self.parts:
@@ -95,9 +106,9 @@ class Composite(Method):
     def state(self) -> dict[str, Any]:
         return {part.name: part.state() for part in self.parts}
 
-    def load_state(self, state: dict[str, Any]) -> None:
+    def load_state(self, state: dict[str, Any], setup: Setup) -> None:
         for part in self.parts:
-            part.load_state(state.get(part.name, {}))
+            part.load_state(state[part.name], setup)
 
 
 def build_method(name: str, **options: Any) -> Method:
@@ -110,20 +121,17 @@ def build_method(name: str, **options: Any) -> Method:
     if "" in names:
         raise InputError(f"'{name}' is no method: write one name, or several with a plus sign between (focal+mixup).")
     if len(names) == 1:
-        return _build_one(names[0], options)
+        return METHODS.build(names[0], options)
     stray = set(options) - set(names)
     if stray:
         raise InputError(
             f"options of composed methods are given by method name ({', '.join(names)}: {{...}}); "
             f"found '{sorted(stray)[0]}'."
         )
-    return Composite([_build_one(n, options.get(n, {})) for n in names])
-
-
-def _build_one(name: str, options: Mapping[str, Any]) -> Method:
-    made = METHODS.build(name, options)
-    made.options = dict(options)
-    return made
+    for n, given in options.items():
+        if not isinstance(given, Mapping):
+            raise InputError(f"the options of '{n}' must be a mapping of names to values; found {given!r}.")
+    return Composite([METHODS.build(n, options.get(n)) for n in names])
 
 
 def overrides(part: Method, hook: str) -> bool:

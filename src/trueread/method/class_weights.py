@@ -59,7 +59,8 @@ class ClassWeights(Method):
         if not step.multilabel:
             return per_class[step.labels]
         # a sample of a multilabel task weighs as its rarest positive label, or 1 when it has none
-        return torch.where(step.labels.nan_to_num(0) > 0, per_class, 1.0).amax(1)
+        positive = step.labels.nan_to_num(0) > 0
+        return torch.where(positive, per_class, 0.0).amax(1).where(positive.any(1), 1.0)
 
     def report(self) -> dict[str, Any]:
         return {"weights": {c: round(float(w), 4) for c, w in zip(self.classes, self.per_class, strict=True)}}
@@ -67,5 +68,5 @@ class ClassWeights(Method):
     def state(self) -> dict[str, Any]:
         return {"per_class": self.per_class, "classes": list(self.classes)}
 
-    def load_state(self, state: dict[str, Any]) -> None:
+    def load_state(self, state: dict[str, Any], setup: Setup) -> None:
         self.per_class, self.classes = state["per_class"], tuple(state["classes"])

@@ -20,11 +20,12 @@ def focal_loss(logits: Tensor, targets: Tensor, *, gamma: float, multilabel: boo
     """
     if not multilabel:
         log_p = F.log_softmax(logits, dim=1)
-        return -(targets * (1 - log_p.exp()).clamp_min(0) ** gamma * log_p).sum(1)
+        doubt = (1 - log_p.exp()).clamp_min(1e-8)  # where it is 0, the slope of a power below 1 is infinite
+        return -(targets * doubt**gamma * log_p).sum(1)
     known = ~targets.isnan()
     t = targets.nan_to_num(0.0)
     log_p, log_q = F.logsigmoid(logits), F.logsigmoid(-logits)
-    loss = -(t * log_q.exp() ** gamma * log_p + (1 - t) * log_p.exp() ** gamma * log_q)
+    loss = -(t * (gamma * log_q).exp() * log_p + (1 - t) * (gamma * log_p).exp() * log_q)
     return (loss * known).sum(1) / known.sum(1).clamp_min(1)
 
 

@@ -31,5 +31,5 @@ class LogitAdjustment(Method):
     def state(self) -> dict[str, Any]:
         return {"log_prior": self.log_prior}
 
-    def load_state(self, state: dict[str, Any]) -> None:
+    def load_state(self, state: dict[str, Any], setup: Setup) -> None:
         self.log_prior = state["log_prior"]

@@ -277,8 +277,8 @@ class ProbabilityFunction:
 
 
 def _foreign_card(
-    *, classes: Sequence[str], size: Sequence[int], channels: int, task: str | None, mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None, **facts: Any,
+    *, classes: Sequence[str], size: Sequence[int], channels: int, task: str | None,
+    mean: Sequence[float] | None = None, std: Sequence[float] | None = None, **facts: Any,
 ) -> Card:  # fmt: skip
     """The card of a model made elsewhere, from what its owner says of it. Raises InputError when that cannot be."""
     facts |= {

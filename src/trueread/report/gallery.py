@@ -80,9 +80,12 @@ def outcome_of(
     return Outcome(decided == labels, np.ones(len(p), bool), certainty, decided, names, truth)
 
 
-def choose(outcome: Outcome, *, per_kind: int, seed: int = 0) -> dict[str, list[int]]:
+def choose(
+    outcome: Outcome, *, patients: NDArray | None = None, per_kind: int = 4, seed: int = 0
+) -> dict[str, list[int]]:
     """Positions of the images of each kind: at most `per_kind`, no image twice, the same for the same outcome.
 
+    patients: int64 [n], each image's patient; within a kind no patient is shown twice. None: every image its own.
     Confident ones are the most certain, and only from the more certain half of the images; the least certain are from
     the other half. The rest is drawn at random, class after class, so that a common class does not fill the page.
     """
@@ -93,12 +96,16 @@ def choose(outcome: Outcome, *, per_kind: int, seed: int = 0) -> dict[str, list[
     by_certainty = usable[np.argsort(outcome.certainty[usable], kind="stable")]
     surest = usable[np.argsort(-outcome.certainty[usable], kind="stable")]
     shuffled = np.random.default_rng(seed).permutation(usable)
+    patient = np.arange(len(outcome.right)) if patients is None else patients
     taken: set[int] = set()
 
     def take(candidates: NDArray) -> list[int]:
-        picked = [int(i) for i in candidates if int(i) not in taken][:per_kind]
-        taken.update(picked)
-        return picked
+        picked: dict[int, int] = {}  # by patient
+        for i in candidates:
+            if len(picked) < per_kind and int(i) not in taken:
+                picked.setdefault(int(patient[i]), int(i))
+        taken.update(picked.values())
+        return list(picked.values())
 
     right, certainty = outcome.right, outcome.certainty
     chosen = {
@@ -148,7 +155,8 @@ def make_gallery(
         task=cohort.task,
         threshold=classifier.card.threshold,
     )
-    chosen = [(kind, i) for kind, positions in choose(outcome, per_kind=per_kind).items() for i in positions]
+    by_kind = choose(outcome, patients=cohort.patient_codes(rows), per_kind=per_kind)
+    chosen = [(kind, i) for kind, positions in by_kind.items() for i in positions]
     positions = np.array([i for _, i in chosen], dtype=np.int64)
     maps, layer, why_not = _explain(classifier, cohort, rows[positions], outcome.explained[positions])
     full_colour = max((float(m.max()) for m in maps), default=0.0)

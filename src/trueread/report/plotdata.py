@@ -120,7 +120,7 @@ def series_of(figure: Json, data: Columns) -> list[Series]:
             Series(
                 tone or str(figure.get("y") or ""),
                 rows,
-                SERIES[tones.index(tone) % len(SERIES)] if tone in tones else SERIES[1],
+                SERIES[tones.index(tone) % len(SERIES)] if tone in tones and len(tones) > 1 else SERIES[1],
                 DASHES[dashes.index(dash) % len(DASHES)] if dash in dashes else DASHES[0],
             )
         )

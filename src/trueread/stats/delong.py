@@ -44,28 +44,40 @@ def delong_test(
 ) -> tuple[Estimate, float]:
     """The difference AUROC(a) - AUROC(b) on the same images, its normal interval, and the two-sided p-value.
 
-    scores_a, scores_b: float [n]. labels: [n] in {0, 1}. clusters: int64 [n], each image's patient, or None.
+    scores_a, scores_b: float [n]; or [S,n], one row per training seed, whose AUROCs are averaged: the mean is linear in
+        the structural components, so its variance is exact too. labels: [n] in {0, 1}.
+    clusters: int64 [n], each image's patient, or None.
     The p-value is 1 when both rank alike. It and the interval are nan where the variance is not defined, is 0 although
     the AUROCs differ, or (clusters, very few patients) comes out negative.
     """
-    scores_a, scores_b = np.asarray(scores_a), np.asarray(scores_b)
-    if scores_a.ndim != 1 or scores_a.shape != scores_b.shape:
+    scores_a, scores_b = np.atleast_2d(scores_a), np.atleast_2d(scores_b)
+    if scores_a.ndim != 2 or scores_a.shape[1] != scores_b.shape[1]:
         raise InputError(
-            f"both classifiers must score the same images, [n]; found {scores_a.shape} and {scores_b.shape}; "
+            f"both classifiers must score the same images, [n] or [S,n]; found {scores_a.shape} and {scores_b.shape}; "
             "predict the same split with both."
         )
-    both = _components(np.stack([scores_a, scores_b]), labels, clusters)
+    both = _components(np.concatenate([scores_a, scores_b]), labels, clusters)
+    n_a, n_b = len(scores_a), len(scores_b)
+    means = np.concatenate([np.full(n_a, 1 / n_a), np.full(n_b, -1 / n_b)])[None]
     # The variance of the components' difference, not the difference of variances: that cancels for similar classifiers.
-    contrast = replace(both, aucs=-np.diff(both.aucs), v10=-np.diff(both.v10, axis=0), v01=-np.diff(both.v01, axis=0))
+    contrast = replace(both, aucs=means @ both.aucs, v10=means @ both.v10, v01=means @ both.v01)
     difference, variance = float(contrast.aucs[0]), float(_covariance(contrast)[0, 0])
-    nan, n, n_clusters = float("nan"), len(scores_a), both.n_clusters
-    if not np.any(contrast.v10) and not np.any(contrast.v01) and difference == 0:
-        return Estimate(0.0, 0.0, 0.0, n, n_clusters), 1.0
+    spread = float((both.aucs[:n_a] - both.aucs[n_a:]).std(ddof=1)) if n_a == n_b > 1 else None
+
+    def estimate(low: float, high: float) -> Estimate:
+        return Estimate(difference, low, high, scores_a.shape[1], both.n_clusters, spread, min(n_a, n_b))
+
+    nan = float("nan")
+    rounding = 1e-14
+    largest = max(np.abs(contrast.v10).max(initial=0), np.abs(contrast.v01).max(initial=0))
+    if abs(difference) < rounding and largest < rounding:  # False for nan
+        difference = 0.0
+        return estimate(0.0, 0.0), 1.0
     if not variance > 1e-28:  # nan, negative, or what rounding leaves of 0
-        return Estimate(difference, nan, nan, n, n_clusters), nan
+        return estimate(nan, nan), nan
     half = float(ndtri((1 + level) / 2)) * variance**0.5
     p_value = float(2 * ndtr(-abs(difference) / variance**0.5))
-    return Estimate(difference, difference - half, difference + half, n, n_clusters), p_value
+    return estimate(difference - half, difference + half), p_value
 
 
 @dataclass(frozen=True, eq=False)

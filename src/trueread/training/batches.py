@@ -32,8 +32,9 @@ class ImageStore:
             if picked.dtype == torch.int16:  # torch has no arithmetic on uint16
                 picked = picked.to(torch.int32).bitwise_and(0xFFFF)
             return picked.float().div_(self.white)
-        picked_array = np.multiply(self.images[rows], np.float32(1 / self.white), dtype=np.float32)
-        return torch.from_numpy(picked_array).clamp_(max=1.0).to(self.device, non_blocking=True)
+        # divided, not multiplied by 1 / white, so that a GPU and a CPU see the same bits
+        array = np.divide(self.images[rows], np.float32(self.white), dtype=np.float32)
+        return torch.from_numpy(array).to(self.device, non_blocking=True)
 
 
 def epoch_order(n: int, *, generator: torch.Generator, sampling: Tensor | None = None) -> np.ndarray:

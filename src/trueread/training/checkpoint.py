@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from trueread.errors import InputError
+from trueread.model.weights import load_tensors
 
 FILE = "last.pt"
 
@@ -31,10 +31,10 @@ def load_checkpoint(folder: Path, *, fingerprint: str) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({str(error)[:80]}); delete it to train from the start.") from None
-    if state.get("fingerprint") != fingerprint:
+        state = load_tensors(path)
+    except InputError:
+        raise InputError(f"{path} is not a readable checkpoint; delete it to train from the start.") from None
+    if not isinstance(state, dict) or state.get("fingerprint") != fingerprint:
         raise InputError(
             f"{folder.parent} holds a half-trained run of other data, method or options; give another run folder, "
             "or delete it to start again."

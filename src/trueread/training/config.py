@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 SELECTION_RULES = {
     "auroc": "the epoch with the highest validation AUROC",
@@ -22,8 +23,8 @@ class TrainConfig(BaseModel):
     ema_decay: decay of the exponential moving average of the weights; the average is what is evaluated and kept.
     patience: stop after that many epochs without a better validation value; None trains all epochs.
     select: which epoch's weights are kept; always decided on validation.
-    threads: CPU threads; None is what the machine gives. On a machine that is busy with something else, one thread fewer
-        than cores is several times faster than all, because threads that share a core wait for each other.
+    threads: CPU threads; None is what the machine gives. On a machine that is busy with something else, one thread
+        fewer than cores is several times faster than all, because threads that share a core wait for each other.
     augment: a recipe of `trueread.training.augment`; "auto" takes the cohort's modality.
     """
 
@@ -50,3 +51,11 @@ class TrainConfig(BaseModel):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     threads: Annotated[int | None, Field(ge=1, le=1024)] = None
+
+    @field_validator("threshold_rule")
+    @classmethod
+    def _known_rule(cls, rule: str) -> str:
+        from trueread.stats.threshold import choose_threshold
+
+        choose_threshold(np.array([0.2, 0.8]), np.array([0, 1]), rule=rule)  # now, not after hours of training
+        return rule

@@ -29,8 +29,18 @@ def choose_device(device: Accelerator = "auto") -> torch.device:
     return torch.device(device)
 
 
-def choose_precision(precision: Precision, device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
-    """bf16 where the hardware multiplies it natively (CUDA since Ampere, CPUs with AVX512-BF16 or AMX), else fp32."""
+def choose_precision(
+    precision: Precision, device: torch.device, *, volumes: bool = False
+) -> Literal["fp32", "bf16", "fp16"]:
+    """bf16 where the hardware multiplies it natively (CUDA since Ampere, CPUs with AVX512-BF16 or AMX), else fp32.
+
+    volumes: for 3-D networks, which train in fp32 on a CPU: the bf16 gradients of 3-D convolutions on small maps (2x2x2)
+    contain uninitialised memory there (torch 2.14 with oneDNN, AVX512-BF16).
+    """
+    if volumes and device.type == "cpu":
+        if precision == "bf16":
+            raise InputError("bf16 gradients of volumes are wrong on a CPU; use `precision: auto` or fp32.")
+        precision = "fp32"
     if precision == "fp16" and device.type == "cpu":
         raise InputError("fp16 does not train on a CPU; use `precision: auto`, bf16 or fp32.")
     if precision != "auto":
@@ -46,14 +56,20 @@ def cpu_has_bf16() -> bool:
     return bool(probe()) if probe is not None else False
 
 
-def make_fabric(device: Accelerator, precision: Precision) -> Fabric:
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The context of a forward pass in `precision` ("fp32", "bf16" or "fp16"); weights and inputs stay float32."""
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
+
+
+def make_fabric(device: Accelerator, precision: Precision, *, volumes: bool = False) -> Fabric:
     """A launched Fabric on one process, or on as many as torchrun or SLURM started."""
     from lightning.fabric import Fabric
 
     for name in ("lightning.fabric", "lightning.pytorch"):  # device and precision are announced in our own words
         logging.getLogger(name).setLevel(logging.WARNING)
     chosen = choose_device(device)
-    plan = _FABRIC_PRECISION[choose_precision(precision, chosen)]
+    plan = _FABRIC_PRECISION[choose_precision(precision, chosen, volumes=volumes)]
     fabric = Fabric(accelerator=chosen.type, devices=1, precision=plan)  # type: ignore[arg-type]
     fabric.launch()
     return fabric

@@ -11,7 +11,7 @@ from trueread.model.classifier import Classifier, Predictor, to_probabilities
 from trueread.stats.calibration import fit_temperature
 from trueread.stats.threshold import choose_threshold
 from trueread.training.batches import ImageStore, batch_slices
-from trueread.training.device import choose_precision
+from trueread.training.device import autocast
 
 EVALUATION_BATCH = 256
 
@@ -22,8 +22,7 @@ def predict_logits(classifier: Classifier, store: ImageStore, rows: np.ndarray, 
     was_training = classifier.training
     classifier.eval()
     logits = torch.empty(len(rows), len(classifier.card.classes))
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
-    with torch.autocast(store.device.type, dtype=dtype, enabled=dtype is not None):
+    with autocast(store.device, precision):
         for part in batch_slices(len(rows), EVALUATION_BATCH):
             images = store.batch(rows[part])
             if images.ndim == 4:
@@ -34,12 +33,17 @@ def predict_logits(classifier: Classifier, store: ImageStore, rows: np.ndarray, 
 
 
 def predict_probabilities(predictor: Predictor, cohort: Cohort, rows: np.ndarray | None = None) -> np.ndarray:
-    """Calibrated probabilities float32 [n,K] of the cohort's images at `rows` (all by default), for any predictor."""
+    """Calibrated probabilities float32 [n,K] of the cohort's images at `rows` (all by default), for any predictor.
+
+    Always in float32, as the threshold was chosen: a lower precision would move scores across it.
+    """
     rows = np.arange(len(cohort)) if rows is None else rows
     if isinstance(predictor, Classifier):
         device = next((p.device for p in predictor.parameters()), torch.device("cpu"))
         store = ImageStore(cohort, device)
-        logits = predict_logits(predictor, store, rows, precision=choose_precision("auto", device))
+        logits = predict_logits(
+            predictor, store, rows, precision=choose_precision("auto", device, volumes=cohort.is_volume)
+        )
         return to_probabilities(logits, predictor.card).numpy()
     store = ImageStore(cohort, torch.device("cpu"))
     parts = [predictor.probabilities(store.batch(rows[part])) for part in batch_slices(len(rows), EVALUATION_BATCH)]

@@ -20,6 +20,7 @@ from trueread.cohort.cohort import Cohort
 from trueread.model.classifier import Classifier, Output
 from trueread.training.batches import ImageStore
 from trueread.training.config import TrainConfig
+from trueread.training.device import autocast
 from trueread.training.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Setup:
     train_rows, val_rows: int64 positions in the cohort. store: gives batches of the cohort's images.
     fit: trains another classifier with the same loop: `fit(cohort, hooks, config, seed=...) -> Fitted` (a teacher, an
         identification model). folder: where a method may keep files for this run, or None.
+    precision: of the run's forward passes; see `autocast`.
     """
 
     cohort: Cohort
@@ -47,6 +49,11 @@ class Setup:
     device: torch.device
     fit: Callable[..., Fitted]
     folder: Path | None = None
+    precision: str = "fp32"
+
+    def autocast(self) -> torch.autocast:
+        """The run's precision for the forward passes of a method's own training; outside of it, they are float32."""
+        return autocast(self.device, self.precision)
 
     def train_labels(self) -> Tensor:
         """Given labels of the training split: int64 [N] or float32 [N,K]."""
@@ -60,7 +67,8 @@ class Step:
     index: int64 [B] positions in the ledger. rows: int64 [B] positions in the cohort. images: float [B,C,...] in [0,1],
     augmented; `perturb` may replace them. labels: as given, int64 [B] or float32 [B,K]. targets: float [B,K], what the
     loss is taken against (one-hot of the labels; `perturb` may soften or mix them; nan = unknown label).
-    output: what the network said; there from `losses` on. per_sample_loss: float [B], there from `weights` on.
+    output: what the network said, in the run's precision; there from `losses` on. per_sample_loss: float [B], there
+    from `weights` on. precision: of the run's forward passes; see `autocast`.
     done: share of the whole training that is over, in [0,1). generator: on the batch's device, seeded by the step.
     """
 
@@ -77,7 +85,14 @@ class Step:
     generator: torch.Generator
     output: Output | None = None
     per_sample_loss: Tensor | None = None
+    precision: str = "fp32"
     notes: dict[str, Any] = field(default_factory=dict)
+
+    def autocast(self) -> torch.autocast:
+        """The run's precision for further forward passes (a teacher's, an attack's). The hooks themselves run in
+        float32, where sums and second derivatives keep their digits.
+        """
+        return autocast(self.images.device, self.precision)
 
     @property
     def multilabel(self) -> bool:
@@ -138,8 +153,12 @@ class Hooks:
         """What a killed run needs to go on: tensors, numbers, strings and containers of them."""
         return {}
 
-    def load_state(self, state: dict[str, Any]) -> None:
-        """The inverse of `state`."""
+    def load_state(self, state: dict[str, Any], setup: Setup) -> None:
+        """The inverse of `state`, called instead of `prepare` in a run that goes on after an interruption."""
+
+    def __repr__(self) -> str:
+        """What tells this method and its options from another: a checkpoint is only continued by the same."""
+        return type(self).__name__
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, *, multilabel: bool = False) -> Tensor:

@@ -80,9 +80,9 @@ class _Run:
         self.checkpoints = folder / "checkpoints" if folder is not None else None
         if config.threads:
             torch.set_num_threads(config.threads)
-        self.fabric = make_fabric(config.device, config.precision)
+        self.fabric = make_fabric(config.device, config.precision, volumes=cohort.is_volume)
         self.device = self.fabric.device
-        self.precision = choose_precision(config.precision, self.device)
+        self.precision = choose_precision(config.precision, self.device, volumes=cohort.is_volume)
         self.recipe_name, self.recipe = recipe_for(config.augment, cohort.modality)
 
         torch.manual_seed(_mix(seed, "weights"))
@@ -98,7 +98,7 @@ class _Run:
         self.ledger = Ledger(torch.from_numpy(self.train_rows), self.labels, epochs=config.epochs)
         self.setup = Setup(
             cohort, self.classifier, self.train_rows, self.val_rows, self.store, self.ledger, config, seed, self.device,
-            fit, folder,
+            fit, folder, self.precision,
         )  # fmt: skip
         self.history: list[dict[str, float]] = []
         self.best: dict[str, Any] = {"key": None, "epoch": 0, "weights": None}
@@ -109,16 +109,15 @@ class _Run:
         steps_per_epoch = sum(1 for _ in batches(self.train_rows, self.config.batch_size))
         total = steps_per_epoch * self.config.epochs
         for epoch in range(started, self.config.epochs):
-            self._train_epoch(epoch, steps_per_epoch, total)
-            self._validate(epoch)
-            self.ledger.epoch = epoch
-            self.hooks.after_epoch(self.ledger)
-            self._save(epoch + 1)
-            if self.config.patience and epoch + 1 - self.best["epoch"] >= self.config.patience:
+            if self.config.patience and epoch - self.best["epoch"] >= self.config.patience:
                 self.say(
-                    f"{self.what}: stopped after epoch {epoch + 1}, {self.config.patience} epochs without a better one."
+                    f"{self.what}: stopped after {epoch} epochs, the last {self.config.patience} without a better one."
                 )
                 break
+            self._train_epoch(epoch, steps_per_epoch, total)
+            self._validate(epoch)
+            self.hooks.after_epoch(self.ledger)
+            self._save(epoch + 1)
         return self._finish()
 
     def _restore_or_prepare(self) -> int:
@@ -129,17 +128,19 @@ class _Run:
             self.say(self._announcement())
             self.hooks.prepare(self.setup)
         else:
-            self.hooks.load_state(state["hooks"])
+            self.hooks.load_state(state["hooks"], self.setup)
         self.classifier.train()
         self.optimizer = make_optimizer(self.classifier, self.hooks.parameters(), self.config)
-        self.network, self.optimizer = self.fabric.setup(self.classifier, self.optimizer)
+        self.wrapped, self.optimizer = self.fabric.setup(self.classifier, self.optimizer)
         self.average = copy.deepcopy(self.classifier).eval() if self.config.ema_decay else None
         if state is None:
+            self._save(0)  # what `prepare` took hours for is not done twice
             return 0
         self.classifier.load_state_dict(state["weights"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.fabric.strategy.precision.load_state_dict(state["precision"])
         self.ledger.load_state(state["ledger"])
         self.history, self.best = state["history"], state["best"]
         self.say(f"{self.what}: continuing after epoch {state['epoch']} of {self.config.epochs}.")
@@ -187,11 +188,13 @@ class _Run:
         positions = torch.from_numpy(index)
         labels = self.labels[positions].to(self.device)
         step = Step(
-            positions, rows, images, labels, as_targets(labels, self.cohort.n_classes), self.network, self.ledger,
-            epoch, self.config.epochs, done, self.generator,
+            positions, rows, images, labels, as_targets(labels, self.cohort.n_classes), self.classifier, self.ledger,
+            epoch, self.config.epochs, done, self.generator, precision=self.precision,
         )  # fmt: skip
         self.hooks.perturb(step)
-        step.output = self.network(step.images, taps=self.hooks.taps)
+        with step.autocast():  # not through Fabric's wrapper: in bf16 it rounds the images before they are normalised,
+            # cuts the taps off from the logits, and forbids gradients with respect to the images
+            step.output = self.classifier(step.images, taps=self.hooks.taps)
         losses = self.hooks.losses(step)
         step.per_sample_loss = losses
         weights = self.hooks.weights(step)
@@ -205,7 +208,7 @@ class _Run:
         self.optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
         if self.config.clip_norm:
-            self.fabric.clip_gradients(self.network, self.optimizer, max_norm=self.config.clip_norm)
+            self.fabric.clip_gradients(self.wrapped, self.optimizer, max_norm=self.config.clip_norm)
         self.optimizer.step()
         if self.average is not None:
             update_average(self.average, self.classifier, decay=self.config.ema_decay or 0.0)
@@ -264,6 +267,7 @@ class _Run:
             "weights": self.classifier.state_dict(),
             "average": self.average.state_dict() if self.average is not None else {},
             "optimizer": self.optimizer.state_dict(),
+            "precision": self.fabric.strategy.precision.state_dict(),  # the loss scale of fp16
             "ledger": self.ledger.state(),
             "hooks": self.hooks.state(),
             "history": self.history,
@@ -277,7 +281,7 @@ class _Run:
         self.hooks.finish(self.setup)
         self.classifier.eval()
         if len(self.val_rows):
-            logits = predict_logits(self.classifier, self.store, self.val_rows, precision=self.precision)
+            logits = predict_logits(self.classifier, self.store, self.val_rows)  # in float32, as later predictions are
             set_operating_point(
                 self.classifier, logits, self.cohort.labels[self.val_rows], rule=self.config.threshold_rule
             )
@@ -309,8 +313,9 @@ class _Run:
         )
 
     def _fingerprint(self) -> str:
-        options = self.config.model_dump(exclude={"device"})
-        facts = [self.cohort.digest, self.cohort.table["split"].tolist(), options, repr(self.hooks), self.seed]
+        options = self.config.model_dump(exclude={"device", "threads"})  # where it runs may change
+        split = self.cohort.table["split"].tolist()
+        facts = [self.cohort.digest, split, options, self.recipe_name, repr(self.hooks), self.seed]
         return hashlib.blake2b(json.dumps(facts, default=str).encode(), digest_size=8).hexdigest()
 
 
