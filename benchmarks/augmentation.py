@@ -1,4 +1,4 @@
-"""Augmentation on the CPU: ours against kornia and torchvision v2, and its share of a training step of the compact network.
+"""Augmentation on the CPU: ours against kornia and torchvision v2, and its share of a compact training step.
 
 Prints a table of times in one run; run it with `python benchmarks/augmentation.py`. kornia is only needed here.
 """

@@ -2,7 +2,7 @@
 
     TRUEREAD_DATA=path/to/data python benchmarks/erm.py [NAME ...]
 
-Each study resumes where it was interrupted; the result file is written after each. Published numbers carry their source.
+Each study resumes where it was interrupted; the result file is written after each. Published numbers name their source.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""docs/results.md from results/*.json: every number with its command, seeds, interval, machine and date. Never typed.
+"""docs/results.md and the README's table from results/*.json, with command, seeds, interval, machine and date.
 
     python benchmarks/results_page.py [--check]
 
---check writes nothing and exits with 1 when the page is not what the files say.
+--check writes nothing and exits with 1 when a page is not what the files say.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from trueread import Estimate
 
 HERE = Path(__file__).resolve().parents[1]
 PAGE = HERE / "docs" / "results.md"
+README = HERE / "README.md"
 HEAD = """# Results
 
 Generated from `results/*.json` by `make results`. Intervals are 95 %, by bootstrap over patients (over images where
@@ -29,33 +30,42 @@ def erm_section(result: dict[str, Any]) -> str:
     lines = [
         f"## {result['title']}",
         "",
-        f"Command: `{result['command']}` (the studies are in `studies/real/`). Each row has its own date and machine below.",
+        f"Command: `{result['command']}`. Machine and date of each row are below.",
         "",
         "| cohort | test set | network, side | AUROC | balanced accuracy | accuracy | published |",
         "|---|---|---|---|---|---|---|",
     ]
     rows = result["rows"].values()
     lines += [_erm_row(row) for row in rows]
-    lines += ["", "Ordinal tasks, quadratic weighted kappa: " + "; ".join(_kappa(r) for r in rows if _kappa(r)) + ".", ""]
+    lines += [
+        "",
+        "Ordinal tasks, quadratic weighted kappa: " + "; ".join(_kappa(r) for r in rows if _kappa(r)) + ".",
+        "",
+    ]
     lines += ["How each row was made:", ""]
     lines += [
-        f"- {r['cohort']}: split {r['split']}; {r['backbone']}, {r['weights']}, {r['epochs']} epochs, kept: {r['selection']}; "
-        f"decision: {r['threshold']}; {r['environment']['machine']}, {r['environment']['device']}, torch "
-        f"{r['environment']['torch']}, {r['date']}, {r['seconds'] / 60:.0f} minutes of training for all seeds."
+        f"- {r['cohort']}: split {r['split']}; {r['backbone']}, {r['weights']}, {r['epochs']} epochs, "
+        f"kept: {r['selection']}; decision: {r['threshold']}; {r['environment']['machine']}, "
+        f"{r['environment']['device']}, torch {r['environment']['torch']}, {r['date']}, {r['seconds'] / 60:.0f} minutes of training for all seeds."
         for r in rows
     ]
     return "\n".join(lines)
 
 
 def _erm_row(row: dict[str, Any]) -> str:
-    unit = f"{row['test_patients']} patients" if row["test_patients"] else "patients unknown"
     side = "x".join(str(s) for s in row["size"])
     cells = [_cell(row["measures"].get(k)) for k in ("auroc", "balanced-accuracy", "accuracy")]
     published = row["published"]
     theirs = "-"
     if published:
-        theirs = f"AUROC {published['auroc']:.3f}, accuracy {published['accuracy']:.3f} ({published['source']}; protocol differs)"
-    return f"| {row['cohort']} | {row['test_images']} images, {unit} | {row['backbone']}, {side} | {' | '.join(cells)} | {theirs} |"
+        figures = f"AUROC {published['auroc']:.3f}, accuracy {published['accuracy']:.3f}"
+        theirs = f"{figures} ({published['source']}; protocol differs)"
+    return f"| {row['cohort']} | {_test_set(row)} | {row['backbone']}, {side} | {' | '.join(cells)} | {theirs} |"
+
+
+def _test_set(row: dict[str, Any]) -> str:
+    unit = f"{row['test_patients']} patients" if row["test_patients"] else "patients unknown"
+    return f"{row['test_images']} images, {unit}"
 
 
 def _cell(estimate: dict[str, Any] | None) -> str:
@@ -83,13 +93,40 @@ def page() -> str:
     return "\n".join(parts) + "\n"
 
 
+def readme() -> str:
+    """The README with its table of results between the two marks made anew."""
+    text = README.read_text()
+    before, begin, rest = text.partition("<!-- results -->")
+    _, end, after = rest.partition("<!-- /results -->")
+    path = HERE / "results" / "erm.json"
+    table = erm_summary(json.loads(path.read_text())) if path.is_file() else ""
+    return f"{before}{begin}\n{table}\n{end}{after}"
+
+
+def erm_summary(result: dict[str, Any]) -> str:
+    """Cohort, test set, AUROC and balanced accuracy of plain training."""
+    lines = [
+        "Plain training on a CPU, 3 seeds, patient-wise or official splits; 95 % intervals.",
+        "",
+        "| cohort | test set | AUROC | balanced accuracy |",
+        "|---|---|---|---|",
+    ]
+    for row in result["rows"].values():
+        auroc, balanced = (Estimate.from_json(row["measures"][k]).text() for k in ("auroc", "balanced-accuracy"))
+        lines.append(f"| {row['cohort']} | {_test_set(row)} | {auroc} | {balanced} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true")
+    wanted = {PAGE: page(), README: readme()}
     if parser.parse_args().check:
-        sys.exit(0 if PAGE.is_file() and PAGE.read_text() == page() else "docs/results.md is stale; run `make results`.")
-    PAGE.write_text(page())
-    print(PAGE.relative_to(HERE))
+        stale = [p.name for p, text in wanted.items() if not p.is_file() or p.read_text() != text]
+        sys.exit(f"{', '.join(stale)}: not what results/*.json say; run `make results`." if stale else 0)
+    for path, text in wanted.items():
+        path.write_text(text)
+        print(path.relative_to(HERE))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How long a person waits for `--help` and for `import trueread`; the aims are 0.5 s and 1 s. Best of five, in one run."""
+"""How long a person waits for `--help` and `import trueread` (aims: 0.5 s and 1 s); best of five, in one run."""
 
 from __future__ import annotations
 

@@ -23,7 +23,6 @@ from trueread.cohort.cohort import SPLITS, Cohort
 from trueread.cohort.split import split_note
 
 PACKAGES = ("torch", "torchvision", "timm", "lightning", "monai", "numpy", "scipy", "scikit-learn", "pandas")
-OMITTED_SHOWN = 20
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -66,7 +65,7 @@ def today() -> str:
 
 
 def cohort_facts(cohort: Cohort) -> dict[str, Any]:
-    """What the report says of a cohort; no path, no identifier. Left-out files are counted by reason."""
+    """What the report says of a cohort; no folder, no identifier. Of left-out files only the reasons, not the names."""
     note = split_note(cohort)
     split: dict[str, Any] = {"how": note.how, "warnings": list(note.warnings)}
     for name in SPLITS:
@@ -92,7 +91,7 @@ def cohort_facts(cohort: Cohort) -> dict[str, Any]:
         "digest": cohort.digest,
         "attributes": cohort.attributes,
         "n_omitted": len(cohort.omitted),
-        "omitted": cohort.omitted.head(OMITTED_SHOWN).astype(str).to_dict("records"),
+        "omitted": [{"reason": str(r)} for r in cohort.omitted["reason"]],
         "split": split,
     }
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from trueread.audit.base import build_audits, compare_findings, run_audits
+from trueread.audit.base import AUDITS, build_audits, compare_findings, run_audits
 from trueread.audit.finding import Difference, Finding, table_to_json
 from trueread.audit.subject import Member, Subject
 from trueread.cohort.cohort import Cohort
@@ -224,11 +224,14 @@ def _write_results(
         "differences": [d.to_json() for d in differences],
         "gallery": gallery,
         "thresholds": threshold_facts(study.thresholds),
+        "audit_sources": {f.audit: AUDITS.get(f.audit).source for f in findings[0][1]},
         "environment": facts,
     }
     metrics_table(findings).to_csv(folder / "metrics.csv", index=False)
     write_json(folder / "findings.json", {name: [f.to_json() for f in fs] for name, fs in findings})
     write_json(folder / "environment.json", facts)
+    if len(cohort.omitted):
+        cohort.omitted.to_csv(folder / "omitted.csv", index=False)
     write_json(folder / SUMMARY, summary)
     histories = [
         pd.read_csv(cell_folder(folder, s.name, m.seed) / HISTORY).assign(method=s.name, seed=m.seed)

@@ -26,6 +26,7 @@ from trueread.stats import (
     weighted_mean,
 )
 from trueread.stats.bootstrap import Weights
+from trueread.stats.calibration import ece
 
 
 def patients_of(n: int, *, seed: int = 0) -> np.ndarray:
@@ -244,3 +245,25 @@ def test_wrong_inputs_are_sentences():
         bootstrap(made, np.arange(4), level=95)
     with pytest.raises(InputError, match="at least one seed"):
         mean_over_seeds([], np.arange(4))
+
+
+def test_a_calibration_error_is_freed_of_the_bias_of_few_images():
+    """Perfect calibration is not called an error, and a planted error of 0.2 is found, both at 200 images."""
+    generator = np.random.default_rng(3)
+    plain, corrected, covered_zero, covered_planted = [], [], 0, 0
+    runs = 60
+    for _ in range(runs):
+        p = generator.uniform(0.05, 0.95, 200)
+        y = (generator.random(200) < p).astype(np.int64)
+        fair = ece(np.stack([1 - p, p], 1), y, task="binary")
+        estimate = mean_over_seeds([fair], np.arange(200), resamples=200, correct_bias=True)
+        plain.append(mean_over_seeds([fair], np.arange(200), resamples=200).value)
+        corrected.append(estimate.value)
+        covered_zero += estimate.low < 0.02
+        shifted = np.clip(p * 0.8, 0, 1)  # the stated probability is too low by a fifth: error 0.2 E[p] = 0.1
+        off = ece(np.stack([1 - shifted, shifted], 1), y, task="binary")
+        estimate = mean_over_seeds([off], np.arange(200), resamples=200, correct_bias=True)
+        covered_planted += estimate.low <= 0.1 <= estimate.high
+    assert np.mean(corrected) < 0.7 * np.mean(plain)
+    assert covered_zero >= 0.9 * runs
+    assert covered_planted >= 0.8 * runs

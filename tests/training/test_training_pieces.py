@@ -226,6 +226,11 @@ class TestDevice:
         with pytest.raises(ValueError, match="use `precision: auto`"):
             choose_precision("fp16", CPU)
 
+    def test_volumes_do_not_train_in_bf16_on_a_cpu(self):
+        assert choose_precision("auto", CPU, volumes=True) == "fp32"
+        with pytest.raises(ValueError, match="bf16 gradients of volumes are wrong on a CPU"):
+            choose_precision("bf16", CPU, volumes=True)
+
     def test_an_absent_device_says_what_there_is(self):
         if torch.cuda.is_available():
             pytest.skip("CUDA is here")

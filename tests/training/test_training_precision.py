@@ -34,8 +34,12 @@ class TestBf16:
             def prepare(self, setup):
                 self.inputs, self.products = [], []
                 stem = setup.classifier.network.backbone.stem[0]
-                stem.register_forward_pre_hook(lambda _m, inputs: self.inputs.append(inputs[0]))
-                stem.register_forward_hook(lambda _m, _i, output: self.products.append(output.dtype))
+                stem.register_forward_hook(self.look)
+
+            def look(self, module, inputs, output):
+                if module.training:
+                    self.inputs.append(inputs[0])
+                    self.products.append(output.dtype)
 
         cohort, look = tiny_cohort(white=65535), Look()
         fine = np.random.default_rng(0).integers(60_000, 60_100, size=cohort.images.shape).astype(np.uint16)
@@ -43,7 +47,6 @@ class TestBf16:
         assert set(look.products) == {torch.bfloat16}
         assert look.inputs[0].dtype == torch.float32
         assert len(look.inputs[0].unique()) > 90
-        assert len(look.inputs[0].to(torch.bfloat16).unique()) < 90 or look.inputs[0].abs().max() > 1
 
     def test_logits_depend_on_the_taps_that_are_handed_out(self):
         class Slope(Method):
@@ -54,7 +57,7 @@ class TestBf16:
                 slopes = torch.autograd.grad(step.logits.sum(), taps, create_graph=True)
                 return {"slope": sum(s.float().pow(2).mean() for s in slopes)}
 
-        assert run(Slope()).history["train_loss"].isfinite().all()
+        assert np.isfinite(run(Slope()).history["train_loss"]).all()
 
     def test_hooks_compute_in_float32_unless_they_ask(self):
         class Types(Method):

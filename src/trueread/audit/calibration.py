@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import numpy as np
@@ -11,7 +12,7 @@ from pydantic import Field
 from trueread.audit.base import Audit, Better, Figure, Finding, Measure, Subject, audit
 from trueread.audit.performance import measure
 from trueread.audit.subject import Member
-from trueread.stats import Statistic, apply_temperature, reliability_table
+from trueread.stats import apply_temperature, reliability_table
 from trueread.stats.calibration import ece
 
 
@@ -42,15 +43,15 @@ class Calibration(Audit):
             measures["ece-before"] = self._ece(subject, title, lambda m: _before_scaling(m, subject.cohort.task))
         return self.finding(measures=measures, figures=[self._reliability(subject)], notes=notes)
 
-    def _ece(self, subject: Subject, title: str, probabilities: object) -> Measure:
-        def of(member: Member) -> Statistic:
-            return ece(probabilities(member), subject.labels, task=subject.cohort.task, bins=self.bins)  # type: ignore[operator]
-
-        estimate, statistics = subject.estimate(of)
-        what = {"binary": "of the second class", "multilabel": "of each label"}.get(
-            subject.cohort.task, "of the top class"
+    def _ece(self, subject: Subject, title: str, probabilities: Callable[[Member], np.ndarray]) -> Measure:
+        task = subject.cohort.task
+        statistics = [ece(probabilities(m), subject.labels, task=task, bins=self.bins) for m in subject.members]
+        estimate = subject.interval(statistics, correct_bias=True)
+        what = {"binary": "of the second class", "multilabel": "of each label"}.get(task, "of the top class")
+        definition = (
+            f"mean distance between probability {what} and observed share, over {self.bins} equal-width bins; "
+            "less the bias of few images per bin, as the bootstrap shows it"
         )
-        definition = f"mean distance between probability {what} and observed share, over {self.bins} equal-width bins"
         return Measure(title, estimate, Better.LOWER, definition, statistics)
 
     def _reliability(self, subject: Subject) -> Figure:

@@ -80,9 +80,14 @@ class Subject:
         statistics = [statistic(member) for member in self.members]
         return self.interval(statistics), statistics
 
-    def interval(self, statistics: Sequence[Statistic]) -> Estimate:
-        """Mean and spread over seeds of one statistic per seed, with a 95 % interval clustered by patient."""
-        return mean_over_seeds(statistics, self.clusters, resamples=self.resamples, seed=self.seed)
+    def interval(self, statistics: Sequence[Statistic], *, correct_bias: bool = False) -> Estimate:
+        """Mean and spread over seeds of one statistic per seed, with a 95 % interval clustered by patient.
+
+        correct_bias: for errors that noise can only push up; see `mean_over_seeds`.
+        """
+        return mean_over_seeds(
+            statistics, self.clusters, resamples=self.resamples, seed=self.seed, correct_bias=correct_bias
+        )
 
 
 def check_fits(predictor: Predictor, cohort: Cohort) -> None:

@@ -29,6 +29,8 @@ HEALTHY = (1.0, 6.0)  # and of the haze of those without; they overlap, so that 
 GRADES = (0.45, 0.70)  # severity from which an opacity is moderate, severe
 SITE_TILT = 0.8  # between the prevalences of the first and the last site, in units of p (1 - p)
 
+SPLIT_NOTE = {"how": "by patient, as generated", "warnings": []}
+
 
 @source("phantom", source="trueread")
 def phantom(
@@ -91,7 +93,7 @@ def phantom(
         task="ordinal" if grades else "binary",
         masks=masks,
         modality="radiograph",
-        origin={"source": "phantom", "options": options},
+        origin={"source": "phantom", "options": options, "split_note": SPLIT_NOTE},
         truth=plan.truth,
     )
 

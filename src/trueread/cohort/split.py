@@ -79,7 +79,7 @@ def assign_splits(cohort: Cohort, *, val: float = 0.15, test: float = 0.15, seed
         missing = {s: shares[s] for s in ("val", "test") if s not in present and shares[s] > 0}
         if not missing or len(pool) == 0:
             untrainable = [] if len(pool) else ["No image is in train, so nothing can be trained."]
-            return _noted(cohort, given, "official", untrainable + _uncovered(cohort, given))
+            return _noted(cohort, given, split_note(cohort).how, untrainable + _uncovered(cohort, given))
         wanted = {"train": 1 - sum(missing.values()), **missing}
         prefix = f"official; {' and '.join(missing)} taken from train "
     wanted = {s: share for s, share in wanted.items() if share > 0}

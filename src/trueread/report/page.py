@@ -108,9 +108,14 @@ def _context(summary: Json) -> dict[str, Any]:
         "methods": [method_facts(m) for m in summary["methods"]],
         "signs": scorecard.SIGNS,
         "environment": [(k, v) for k, v in (summary.get("environment") or {}).items() if v not in (None, "")],
-        "sources": list(dict.fromkeys(m["source"] for m in summary["methods"] if m.get("source"))),
+        "sources": list(dict.fromkeys(s for s in _sources(summary) if s)),
         "rules": _rules(summary),
     }
+
+
+def _sources(summary: Json) -> list[str]:
+    """Where the methods and the audits come from, in the order of the page."""
+    return [*(m.get("source") or "" for m in summary["methods"]), *(summary.get("audit_sources") or {}).values()]
 
 
 def method_facts(method: Json) -> dict[str, Any]:

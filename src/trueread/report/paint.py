@@ -25,7 +25,7 @@ from trueread.report.plotdata import (
     series_of,
 )
 from trueread.report.svg import CLASS, INK, MUTED, PAPER, RULE, SERIES, printable
-from trueread.report.words import cell_text, is_number, shortened
+from trueread.report.words import MINUS, cell_text, is_number, shortened
 
 
 def _lines(axes: Axes, figure: Json, data: Columns) -> None:
@@ -98,8 +98,9 @@ def _categories(axes: Axes, figure: Json, data: Columns) -> None:
         if is_bar:
             axes.barh(at, np.nan_to_num(values), height=step * 0.82, color=s.colour, alpha=0.8, gid=CLASS + "bar")
             for y, v in zip(at, values, strict=True):
+                shown = cell_text(float(v)).replace("-", MINUS)
                 axes.annotate(
-                    cell_text(float(v)), (0.0 if np.isnan(v) else v, y), (4 if not v < 0 else -4, 0),
+                    shown, (0.0 if np.isnan(v) else v, y), (4 if not v < 0 else -4, 0),
                     textcoords="offset points", va="center", ha="left" if not v < 0 else "right", fontsize=9, color=INK,
                 )  # fmt: skip
         axes.hlines(at, low, high, color=INK if is_bar else s.colour, linewidth=1 if is_bar else 2, alpha=0.75)

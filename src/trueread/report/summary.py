@@ -11,8 +11,6 @@ from trueread.errors import InputError, unknown
 
 SUMMARY = "summary.json"
 
-FIRST = ("performance", "calibration", "subgroups")
-
 Json = dict[str, Any]
 
 
@@ -45,9 +43,8 @@ def method_named(summary: Json, name: str) -> Json:
 
 
 def audit_names(summary: Json) -> list[str]:
-    """Every audit that any method was asked: those that come first to mind first, then by first appearance."""
-    names = dict.fromkeys(f["audit"] for m in summary["methods"] for f in m.get("findings", []))
-    return [*(n for n in FIRST if n in names), *(n for n in names if n not in FIRST)]
+    """Every audit that any method was asked, by first appearance."""
+    return list(dict.fromkeys(f["audit"] for m in summary["methods"] for f in m.get("findings", [])))
 
 
 def findings_of(summary: Json, audit: str) -> dict[str, Json]:

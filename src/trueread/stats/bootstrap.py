@@ -79,6 +79,7 @@ def mean_over_seeds(
     resamples: int = 1000,
     seed: int = 0,
     level: float = 0.95,
+    correct_bias: bool = False,
 ) -> Estimate:
     """One scalar statistic of several training runs (seeds) on the same rows: the mean and its interval over patients.
 
@@ -86,17 +87,28 @@ def mean_over_seeds(
     Returns the mean over seeds; the interval of that mean over patients (all seeds see the same draws); `spread`, the
     standard deviation over seeds (ddof 1; None for one seed). The interval does not contain the spread: it says how
     the mean would vary with other patients, the spread how it varies with another training.
+    correct_bias: for a distance that noise can only push up (a calibration error). Its percentile interval may not even
+        contain it, because every resample adds noise to that of the sample. Noise adds in squares, so the squared value
+        is freed of the bias that the squared resamples show, and the squared interval of twice that: the sample's and
+        the resamples' own; neither below 0 (bootstrap bias, Efron and Tibshirani 1993, chapter 10; in squares, ours).
     """
     if len(statistics) == 0:
         raise InputError("the mean over seeds needs at least one seed; found none.")
-    estimate = bootstrap(average(statistics), clusters, resamples=resamples, seed=seed, level=level)
+    clusters = check_clusters(clusters)
     points = point_values(stack(statistics), len(clusters))
+    value = float(points.mean())
+    drawn = distribution(stack([average(statistics)]), clusters, resamples=resamples, seed=seed)
+    low, high = (float(v[0]) for v in percentile_interval(drawn, level=level, clusters=clusters))
+    if correct_bias and low == low:
+        bias = float(np.nanmean(drawn**2)) - value**2
+        squares = (value**2 - bias, low**2 - 2 * bias, high**2 - 2 * bias)
+        value, low, high = (max(square, 0.0) ** 0.5 for square in squares)
     return Estimate(
-        estimate.value,
-        estimate.low,
-        estimate.high,
-        n=estimate.n,
-        n_clusters=estimate.n_clusters,
+        value,
+        low,
+        high,
+        n=len(clusters),
+        n_clusters=len(np.unique(clusters)),
         spread=float(points.std(ddof=1)) if len(points) > 1 else None,
         n_seeds=len(points),
     )

@@ -34,8 +34,8 @@ def choose_precision(
 ) -> Literal["fp32", "bf16", "fp16"]:
     """bf16 where the hardware multiplies it natively (CUDA since Ampere, CPUs with AVX512-BF16 or AMX), else fp32.
 
-    volumes: for 3-D networks, which train in fp32 on a CPU: the bf16 gradients of 3-D convolutions on small maps (2x2x2)
-    contain uninitialised memory there (torch 2.14 with oneDNN, AVX512-BF16).
+    volumes: for 3-D networks, which train in fp32 on a CPU: there the bf16 gradients of 3-D convolutions on small maps
+    (2x2x2) contain uninitialised memory (torch 2.14 with oneDNN, AVX512-BF16).
     """
     if volumes and device.type == "cpu":
         if precision == "bf16":

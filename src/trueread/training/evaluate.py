@@ -41,9 +41,7 @@ def predict_probabilities(predictor: Predictor, cohort: Cohort, rows: np.ndarray
     if isinstance(predictor, Classifier):
         device = next((p.device for p in predictor.parameters()), torch.device("cpu"))
         store = ImageStore(cohort, device)
-        logits = predict_logits(
-            predictor, store, rows, precision=choose_precision("auto", device, volumes=cohort.is_volume)
-        )
+        logits = predict_logits(predictor, store, rows)
         return to_probabilities(logits, predictor.card).numpy()
     store = ImageStore(cohort, torch.device("cpu"))
     parts = [predictor.probabilities(store.batch(rows[part])) for part in batch_slices(len(rows), EVALUATION_BATCH)]
