@@ -42,14 +42,17 @@ def erm_section(result: dict[str, Any]) -> str:
         "Ordinal tasks, quadratic weighted kappa: " + "; ".join(_kappa(r) for r in rows if _kappa(r)) + ".",
         "",
     ]
-    lines += ["How each row was made:", ""]
-    lines += [
-        f"- {r['cohort']}: split {r['split']}; {r['backbone']}, {r['weights']}, {r['epochs']} epochs, "
-        f"kept: {r['selection']}; decision: {r['threshold']}; {r['environment']['machine']}, "
-        f"{r['environment']['device']}, torch {r['environment']['torch']}, {r['date']}, {r['seconds'] / 60:.0f} minutes of training for all seeds."
-        for r in rows
-    ]
+    lines += ["How each row was made:", "", *(f"- {_provenance(row)}" for row in rows)]
     return "\n".join(lines)
+
+
+def _provenance(row: dict[str, Any]) -> str:
+    machine = row["environment"]
+    return (
+        f"{row['cohort']}: split {row['split']}; {row['backbone']}, {row['weights']}, {row['epochs']} epochs, kept: "
+        f"{row['selection']}; decision: {row['threshold']}; {machine['machine']}, {machine['device']}, torch "
+        f"{machine['torch']}, {row['date']}, {row['seconds'] / 60:.0f} minutes of training for all seeds."
+    )
 
 
 def _erm_row(row: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Tiny cohorts with a planted truth and tiny training options, for tests that run or train a network."""
+"""Tiny cohorts with a planted truth, and tiny pieces of a training run, for tests that run or train a network."""
 
 from __future__ import annotations
 
@@ -6,9 +6,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
+from torch import nn
 
 from trueread.cohort.cohort import Cohort
+from trueread.model.classifier import Output
+from trueread.training.batches import ImageStore
 from trueread.training.config import TrainConfig
+from trueread.training.hooks import Setup, Step, as_targets
+from trueread.training.ledger import Ledger
 
 PLACES = ((2, 2), (2, 9), (9, 2), (9, 9))  # top left corners of the blobs, in sixteenths of the side
 TURNS = ("train", "val", "test", "train", "train")  # the split of a class's first, second, ... patient
@@ -61,3 +67,34 @@ def tiny_config(**changed: Any) -> TrainConfig:
     """One epoch of the compact network in fp32 on the CPU without augmentation, but for what is `changed`."""
     plain = {"epochs": 1, "batch_size": 24, "precision": "fp32", "device": "cpu", "augment": "none"}
     return TrainConfig(**{**plain, **changed})
+
+
+def tiny_setup(cohort: Cohort) -> Setup:
+    """What `prepare` is given, without a classifier and a loop."""
+    rows, cpu = cohort.rows("train"), torch.device("cpu")
+    ledger = Ledger(torch.from_numpy(rows), torch.from_numpy(cohort.labels[rows]), epochs=1)
+    return Setup(cohort, None, rows, cohort.rows("val"), ImageStore(cohort, cpu), ledger, None, 0, cpu, None)
+
+
+def tiny_step(logits: torch.Tensor, labels: torch.Tensor, *, images: torch.Tensor | None = None, seed: int = 0) -> Step:
+    """One batch for which the network has said `logits`."""
+    b = len(labels)
+    images = torch.rand(b, 1, 4, 4, generator=torch.Generator().manual_seed(9)) if images is None else images
+    return Step(
+        torch.arange(b), np.arange(b), images, labels, as_targets(labels, logits.shape[1]), None, None, 0, 1, 0.0,
+        torch.Generator().manual_seed(seed), Output(logits, None, {}),
+    )  # fmt: skip
+
+
+class Foreign(nn.Module):
+    """A network as somebody else writes it: nested, with in-place activations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(4, 6, 3, padding=1), nn.ReLU(inplace=True)
+        )
+        self.out = nn.Linear(6, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(self.body(x).mean((2, 3)))

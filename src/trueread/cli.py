@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +15,7 @@ import typer
 from trueread._version import __version__
 
 OK, GATE_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+UsageError: Any = typer.BadParameter.__mro__[1]  # click's, or the copy of it that newer versions of typer bring along
 
 app = typer.Typer(
     help="Trains medical-image classifiers that are right for the right reasons, and proves it.",
@@ -25,14 +26,10 @@ app = typer.Typer(
 )
 
 
-class Listed(StrEnum):
-    """What `trueread list` can list."""
-
-    METHODS = "methods"
-    AUDITS = "audits"
-    SHIFTS = "shifts"
-    SOURCES = "sources"
-    BACKBONES = "backbones"
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
 
 
 DATA_HELP = "phantom, medmnist:NAME[@SIZE], folder:PATH, csv:PATH, or a path"
@@ -51,11 +48,10 @@ Gate = Annotated[bool, typer.Option("--gate", help="exit with 1 when an audit fa
 def _main(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress, no messages")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="show the traceback of an error")] = False,
-    version: Annotated[bool, typer.Option("--version", help="print the version and exit")] = False,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version and exit")
+    ] = False,
 ) -> None:
-    if version:
-        print(__version__)
-        raise typer.Exit
     if debug:
         os.environ["TRUEREAD_DEBUG"] = "1"
     from trueread.progress import set_quiet
@@ -93,13 +89,12 @@ def run(
     """
     from trueread import commands
     from trueread.errors import InputError
-    from trueread.study import load_study
+    from trueread.study import load_study, plain_name
 
     if study is not None:
         content = load_study(study).model_dump(mode="json", exclude_unset=True)
-        content.setdefault("name", study.stem)
     elif data is not None:
-        content = {"name": _slug(data)}
+        content = {"name": plain_name(data)}
     else:
         raise InputError("say what to study: a study file (trueread run STUDY.yaml), or --data.")
     if data is not None:
@@ -144,11 +139,13 @@ def train(
     `trueread train csv:labels.csv -s patient=lesion_id -m class-weights+mixup -t epochs=30 -o runs/skin`
     """
     from trueread import commands
+    from trueread.runner import cell_folder
+    from trueread.study import plain_name
 
-    folder = out or Path("runs") / _slug(f"{data}-{method}")
+    folder = out or Path("runs") / plain_name(f"{data}-{method}")
     commands.train(data, method, out=folder, seed=seed, source=_pairs(set_), **_pairs(train_))
     _show_scorecard(folder)
-    print(next(folder.glob("methods/*/seed-*/model")))
+    print(cell_folder(folder, method, seed) / "model")
 
 
 @app.command()
@@ -204,7 +201,10 @@ def predict(
     from trueread.commands import write_text
 
     table = commands.predict(model, images, explain=explain)
-    text = table.to_json(orient="records", force_ascii=False) + "\n" if as_json else table.to_csv(index=False)
+    if as_json:  # 15 digits, because the 10 decimals of the default leave little of a small probability
+        text = table.to_json(orient="records", force_ascii=False, double_precision=15) + "\n"
+    else:
+        text = table.to_csv(index=False)
     if out is None:
         sys.stdout.write(text)
     else:
@@ -224,7 +224,7 @@ def report(run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="folde
 
 @app.command("list")
 def list_(
-    kind: Annotated[Listed, typer.Argument(help="what to list")],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="methods, audits, shifts, sources or backbones")],
     as_json: AsJson = False,
 ) -> None:
     """List what can be named: methods, audits, shifts, sources, backbones.
@@ -253,23 +253,33 @@ def main() -> None:
     from trueread.errors import TruereadError
 
     try:
-        app()
+        code = app(standalone_mode=False) or OK
+        sys.stdout.flush()
     except TruereadError as error:
-        if os.environ.get("TRUEREAD_DEBUG"):
-            raise
-        print(f"trueread: {error}", file=sys.stderr)
-        sys.exit(BAD_INPUT)
-    except KeyboardInterrupt:
-        print("trueread: interrupted; the same command continues where it stopped.", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        code = _say_mistake(str(error))
+    except UsageError as error:
+        message = error.format_message().rstrip(".")  # "" when the help was asked for, which is printed by now
+        where = f"; `{error.ctx.command_path} --help` says more." if error.ctx else "."
+        code = _say_mistake(message + where) if message else BAD_INPUT
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
     except BrokenPipeError:  # `trueread list ... | head`
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains of it at its end
+        code = OK
     except OSError as error:
-        if os.environ.get("TRUEREAD_DEBUG"):
-            raise
         where = f" ({error.filename})" if error.filename else ""
-        print(f"trueread: {error.strerror or error}{where}; what was finished before is kept.", file=sys.stderr)
-        sys.exit(BAD_INPUT)
+        code = _say_mistake(f"{error.strerror or error}{where}; what was finished before is kept.")
+    if code == INTERRUPTED:  # which typer may have caught before us
+        print("trueread: interrupted; the same command continues where it stopped.", file=sys.stderr)
+    sys.exit(code)
+
+
+def _say_mistake(message: str) -> int:
+    """The sentence on stderr, and the exit code; with --debug the exception that is being handled goes on instead."""
+    if os.environ.get("TRUEREAD_DEBUG"):
+        raise
+    print(f"trueread: {' '.join(message.split())}", file=sys.stderr)
+    return BAD_INPUT
 
 
 def _pairs(values: list[str] | None) -> dict[str, Any]:
@@ -292,16 +302,16 @@ def _pairs(values: list[str] | None) -> dict[str, Any]:
     return pairs
 
 
-def _slug(text: str) -> str:
-    import re
-
-    name = re.sub(r"[^A-Za-z0-9.+-]+", "-", text.rstrip("/").replace("/", "-")).strip("-.")
-    return name[-80:].strip("-.") or "study"
-
-
 def _command() -> str:
-    """The command as it was typed, for the record, with the program's name instead of its path."""
-    return shlex.join(["trueread", *sys.argv[1:]])
+    """The command as it was typed, for the record, with names instead of absolute paths: reports are shared."""
+    return shlex.join(["trueread", *map(_without_folders, sys.argv[1:])])
+
+
+def _without_folders(argument: str) -> str:
+    """ "folder:kermany" from "folder:/home/somebody/kermany"."""
+    start = re.match(r"([\w-]+[=:])*", argument).end()  # type: ignore[union-attr]
+    path = Path(argument[start:]).expanduser()
+    return argument[:start] + path.name if path.is_absolute() and path.parent.exists() else argument
 
 
 def _show_scorecard(folder: Path) -> None:

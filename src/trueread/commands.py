@@ -14,6 +14,7 @@ from torch import Tensor
 from trueread.audit.base import AUDITS, build_audits, run_audits
 from trueread.audit.finding import Finding
 from trueread.audit.subject import Subject
+from trueread.cohort.classes import natural_key
 from trueread.cohort.cohort import Cohort
 from trueread.cohort.read import IMAGE_ENDINGS, read_images
 from trueread.cohort.source import SOURCES, load_cohort
@@ -28,8 +29,9 @@ from trueread.progress import say, track
 from trueread.record import metrics_table, write_json
 from trueread.report import write_report
 from trueread.report.evidence import write_overlay
-from trueread.runner import SPLIT_FILE, SUMMARY, run_study
+from trueread.runner import SPLIT_FILE, SUMMARY, cell_folder, run_study
 from trueread.shift.base import SHIFTS
+from trueread.stats import decide
 from trueread.study import Study, load_study
 from trueread.training.batches import batch_slices
 
@@ -73,7 +75,7 @@ def train(
         "audits": ["performance", "calibration"],
     }
     folder = run(study, out=out, cohort=None if isinstance(data, str) else data)
-    return Classifier.load(next(folder.glob("methods/*/seed-*/model")))
+    return Classifier.load(cell_folder(folder, method, seed) / "model")
 
 
 def audit(
@@ -91,7 +93,11 @@ def audit(
     asked = build_audits(audits)
     folder = find_model(model) if isinstance(model, (str, Path)) else None
     predictor = Classifier.load(folder) if folder is not None else model
-    assert isinstance(predictor, Predictor)
+    if not isinstance(predictor, Predictor):
+        raise InputError(
+            f"a {type(model).__name__} does not say what it reads and answers; wrap a network with "
+            "Classifier.wrap(...), a function with ProbabilityFunction(...)."
+        )
     cohort = data if isinstance(data, Cohort) else load_like(predictor, data, source or {})
     cohort = _split_as_trained(cohort, predictor, folder)
     subject = Subject.of(
@@ -164,13 +170,11 @@ class Overlays:
 
 def decisions(probabilities: np.ndarray, card: Any) -> list[str]:
     """What the classifier says at its threshold: one class name; for multilabel those above it, joined by "|"."""
-    if card.task == "binary":
-        cut = card.threshold if isinstance(card.threshold, float) else 0.5
-        return [card.classes[int(p[1] >= cut)] for p in probabilities]
+    cut = 0.5 if card.threshold is None else card.threshold
+    made = decide(probabilities.astype(np.float64), task=card.task, threshold=cut)  # float32 would round the threshold
     if card.task == "multilabel":
-        cuts = np.asarray(card.threshold if card.threshold is not None else 0.5)
-        return ["|".join(c for c, yes in zip(card.classes, p >= cuts, strict=True) if yes) for p in probabilities]
-    return [card.classes[int(p.argmax())] for p in probabilities]
+        return ["|".join(c for c, yes in zip(card.classes, row, strict=True) if yes) for row in made]
+    return [card.classes[int(k)] for k in made]
 
 
 def report(run_folder: str | Path) -> Path:
@@ -256,11 +260,12 @@ def load_like(predictor: Predictor, data: str, options: Mapping[str, Any]) -> Co
 
 
 def list_images(paths: Sequence[str | Path]) -> list[Path]:
-    """Files as given and the images below folders, in natural reading order of each folder."""
+    """Files as given, and the images below folders, "scan 2" before "scan 10"; hidden ones are passed over."""
     files: list[Path] = []
     for given in map(Path, paths):
         if given.is_dir():
-            files += sorted(p for p in given.rglob("*") if p.suffix.lower() in IMAGE_ENDINGS and p.is_file())
+            found = (p for p in given.rglob("*") if p.suffix.lower() in IMAGE_ENDINGS and p.is_file())
+            files += sorted((p for p in found if not p.name.startswith(".")), key=lambda p: natural_key(str(p)))
         elif given.is_file():
             files.append(given)
         else:

@@ -6,6 +6,7 @@ import inspect
 import typing
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from reprlib import Repr
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
@@ -14,6 +15,9 @@ from trueread.errors import InputError, nearest
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
+
+_SHORT = Repr()  # what was found may be a whole document
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 80, 80
 
 
 def validate(model: type[M], values: Mapping[str, Any], *, where: str) -> M:
@@ -66,7 +70,7 @@ def _sentence(error: ValidationError, model: type[BaseModel]) -> str:
     """The first problem of a pydantic error in plain words; further ones are counted."""
     problems = error.errors(include_url=False)
     first = problems[0]
-    path = [str(p) for p in first["loc"] if not str(p).startswith(("function-", "tagged-union", "list[", "union["))]
+    path = [str(p) for p in first["loc"] if not _is_alternative(str(p))]
     key = ".".join(path)
     more = f" ({len(problems) - 1} more like it.)" if len(problems) > 1 else ""
     if first["type"] == "extra_forbidden":
@@ -75,11 +79,17 @@ def _sentence(error: ValidationError, model: type[BaseModel]) -> str:
         return f"'{key}' is not an option here.{nearest(path[-1], known)}{listing}{more}"
     if first["type"] == "missing":
         return f"'{key}' is missing; give it a value.{more}"
-    expected = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    expected = expected[0].lower() + expected[1:] if expected[:2].istitle() else expected
     if first["type"] == "value_error":
-        return f"{key + ': ' if key else ''}{expected}{more}"
-    return f"'{key}' must be {expected}; found {first['input']!r}.{more}"
+        return f"{key + ': ' if key else ''}{first['msg'].removeprefix('Value error, ').rstrip('.')}.{more}"
+    expected = first["msg"].partition(" should ")[2] or first["msg"]  # "Input should be ...", "String should match ..."
+    return f"'{key}' must {expected}; found {_SHORT.repr(first['input'])}.{more}"
+
+
+def _is_alternative(part: str) -> bool:
+    """True for a part of an error's location that names a type of a union, not a key."""
+    return part in ("str", "int", "float", "bool", "dict") or part.startswith(
+        ("function-", "tagged-union", "list[", "union[", "dict[", "literal[", "constrained-")
+    )
 
 
 def _known_keys(model: type[BaseModel], path: list[str]) -> list[str]:

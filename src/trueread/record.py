@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 from collections.abc import Sequence
@@ -26,21 +27,24 @@ PACKAGES = ("torch", "torchvision", "timm", "lightning", "monai", "numpy", "scip
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON whole or not at all; nan is refused here, because no reader of JSON would understand it."""
+    """Write JSON whole or not at all; what is not a finite number becomes null, because JSON has no nan."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(content, indent=1, allow_nan=False, default=_plain) + "\n", encoding="utf-8")
+    part.write_text(json.dumps(_plain(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     part.replace(path)
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, (np.ndarray, torch.Tensor)):
-        return value.tolist()
-    if isinstance(value, (Path, datetime)):
-        return str(value)
-    raise TypeError(f"{type(value).__name__} does not go into JSON")
+    """`value` in the types of JSON. A method may report anything, and must not lose its training by it."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, (np.generic, np.ndarray, torch.Tensor)):
+        return _plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
 
 
 def environment(*, device: str = "", precision: str = "") -> dict[str, Any]:

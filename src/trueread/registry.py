@@ -47,7 +47,7 @@ class Registry(Generic[T]):
 
         def add(factory: Any) -> Any:
             known = self._entries.get(name)
-            if known is not None and known.factory.__qualname__ != factory.__qualname__:
+            if known is not None and _home(known.factory) != _home(factory):  # the same one again is a reload
                 raise InputError(f"two {self.plural} call themselves '{name}'; rename one of them.")
             line = summary or (inspect.getdoc(factory) or "").partition("\n")[0]
             self._entries[name] = Entry(name, factory, line, source)
@@ -87,8 +87,13 @@ class Registry(Generic[T]):
             try:
                 point.load()
             except Exception as error:
+                self._loaded = False  # or the next question would be answered without the plug-in, and not say so
                 raise TruereadError(
                     f"the plug-in '{point.name}' ({point.value}) for trueread.{self.plural} cannot be imported "
                     f"({error}); "
                     "mend or uninstall it."
                 ) from error
+
+
+def _home(factory: Any) -> tuple[str, str]:
+    return factory.__module__, factory.__qualname__

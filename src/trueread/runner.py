@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from trueread.audit.base import AUDITS, build_audits, compare_findings, run_audits
+from trueread.audit.base import AUDITS, build_audits, compare_findings, merged_thresholds, run_audits
 from trueread.audit.finding import Difference, Finding, table_to_json
 from trueread.audit.subject import Member, Subject
 from trueread.cohort.cohort import Cohort
@@ -20,17 +19,20 @@ from trueread.cohort.source import load_cohort
 from trueread.cohort.split import apply_split, assign_splits, save_split, split_note
 from trueread.errors import InputError
 from trueread.method.base import METHODS, Method, build_method
-from trueread.model.classifier import CARD_FILE, Classifier
+from trueread.model.classifier import CARD_FILE, Classifier, read_card
 from trueread.progress import say
 from trueread.record import cohort_facts, environment, metrics_table, threshold_facts, today, write_json
 from trueread.report import make_gallery, write_model_card, write_report
-from trueread.study import MethodSection, Study, save_study
+from trueread.report.words import slug
+from trueread.study import MethodSection, Study, load_study, save_study
 from trueread.training.checkpoint import drop_checkpoint
 from trueread.training.device import choose_device, choose_precision, describe
 from trueread.training.evaluate import predict_probabilities
 from trueread.training.loop import fit
 
 PREDICTIONS, HISTORY, SUMMARY, SPLIT_FILE = "predictions.csv", "history.csv", "summary.json", "split.csv"
+METHOD, OMITTED = "method.json", "omitted.csv"
+ADDS_WORK = {"methods", "seeds", "audits", "thresholds", "description", "resamples", "explain"}  # may change in a run
 
 
 def run_study(
@@ -45,6 +47,7 @@ def run_study(
     folder = Path(folder) if folder is not None else Path("runs") / study.name
     methods = [(m, _build(m)) for m in study.methods]  # a wrong name or option must not wait for the data
     audits = build_audits(study.audits)
+    merged_thresholds(study.thresholds)
     cohort = load_data(study) if cohort is None else cohort
     cohort = split_data(cohort, study, folder)
     _claim(folder, study, cohort)
@@ -63,7 +66,7 @@ def load_data(study: Study) -> Cohort:
     data = study.data
     cohort = load_cohort(data.source, **data.options)
     if len(cohort.omitted):
-        say(f"{cohort.name}: {len(cohort.omitted)} unreadable images are left out (listed in the report).")
+        say(f"{cohort.name}: {len(cohort.omitted)} unreadable images are left out (listed in {OMITTED}).")
     return cohort
 
 
@@ -87,10 +90,13 @@ def train_method(study: Study, cohort: Cohort, section: MethodSection, made: Met
     members = []
     for seed in study.seeds:
         cell = cell_folder(folder, section.title, seed)
-        if not is_done(cell):
+        if is_done(cell):
+            _refuse_other(cell, section, cohort)
+        else:
             train_cell(study, cohort, section, made if seed == study.seeds[0] else _build(section), seed, cell)
         classifier = Classifier.load(cell / "model")
-        test, val = read_predictions(cell, cohort, test_rows), read_predictions(cell, cohort, val_rows)
+        test = read_predictions(cell, cohort, test_rows)
+        val = read_predictions(cell, cohort, val_rows) if len(val_rows) else None
         members.append(Member(classifier, seed, test, val))
     return Subject(section.title, cohort, test_rows, members, val_rows, resamples=study.resamples)
 
@@ -106,7 +112,7 @@ def train_cell(study: Study, cohort: Cohort, section: MethodSection, made: Metho
         say(f"{what}: {json.dumps(fitted.report, default=str)}")
     fitted.classifier.save(cell / "model")
     fitted.history.to_csv(cell / HISTORY, index=False)
-    write_json(cell / "method.json", {"name": section.name, "options": section.options, "report": fitted.report})
+    write_json(cell / METHOD, {**_method(section), "report": fitted.report})
     rows = np.concatenate([cohort.rows("val"), cohort.rows("test")])
     write_predictions(cell, cohort, rows, predict_probabilities(fitted.classifier, cohort, rows))
     drop_checkpoint(cell / "checkpoints")
@@ -118,7 +124,7 @@ def train_cell(study: Study, cohort: Cohort, section: MethodSection, made: Metho
 
 def cell_folder(folder: Path, title: str, seed: int) -> Path:
     """Where one method with one seed lives inside a run folder."""
-    return folder / "methods" / re.sub(r"[^A-Za-z0-9.+=-]+", "_", title) / f"seed-{seed}"
+    return folder / "methods" / slug(title) / f"seed-{seed}"
 
 
 def is_done(cell: Path) -> bool:
@@ -143,15 +149,42 @@ def write_predictions(cell: Path, cohort: Cohort, rows: np.ndarray, probabilitie
 
 
 def read_predictions(cell: Path, cohort: Cohort, rows: np.ndarray) -> np.ndarray:
-    """float32 [n,K] probabilities of the cohort's `rows`, as `write_predictions` stored them."""
-    frame = pd.read_csv(cell / PREDICTIONS, dtype={"id": str}, float_precision="round_trip").set_index("id")
-    ids = cohort.table["id"].iloc[rows]
-    missing = ids[~ids.isin(frame.index)]
-    if len(missing):
+    """float32 [n,K] probabilities of the cohort's `rows`, as `write_predictions` stored them.
+
+    Raises InputError when an image was in another split when the cell was trained.
+    """
+    frame = pd.read_csv(
+        cell / PREDICTIONS, dtype={"id": str}, float_precision="round_trip", keep_default_na=False
+    ).set_index("id")
+    wanted = cohort.table[["id", "split"]].iloc[rows]
+    moved = wanted[wanted["split"].to_numpy() != frame["split"].reindex(wanted["id"]).to_numpy()]
+    if len(moved):
         raise InputError(
-            f"{cell / PREDICTIONS} lacks image '{missing.iloc[0]}'; delete {cell} to train this cell again."
+            f"image '{moved['id'].iloc[0]}' is in {moved['split'].iloc[0]} now and was not when {cell} was trained; "
+            "restore the split, or delete that folder to train again."
         )
-    return frame.loc[ids, [f"p:{c}" for c in cohort.classes]].to_numpy(dtype=np.float32)
+    return frame.loc[wanted["id"], [f"p:{c}" for c in cohort.classes]].to_numpy(dtype=np.float32)
+
+
+def _method(section: MethodSection) -> dict[str, Any]:
+    """A method's name and options, as they stand in JSON."""
+    return {"name": section.name, "options": section.model_dump(mode="json", exclude={"name", "label"})}
+
+
+def _refuse_other(cell: Path, section: MethodSection, cohort: Cohort) -> None:
+    """Raise InputError when a finished cell is of another method, other options or other data: its numbers would pass
+    for those of this study.
+    """
+    stored = json.loads((cell / METHOD).read_text(encoding="utf-8"))
+    given = _method(section)
+    what = next((k for k in given if given[k] != stored.get(k)), None)
+    if what is None and read_card(cell / "model").data_digest != cohort.digest:
+        what = "data"
+    if what is not None:
+        raise InputError(
+            f"{cell} holds a finished training of '{section.title}' whose {what} differs; give the method another "
+            "label or the run another folder (--out), or delete that one to train again."
+        )
 
 
 def _build(section: MethodSection) -> Method:
@@ -167,21 +200,9 @@ def _claim(folder: Path, study: Study, cohort: Cohort) -> None:
             f"the run folder {folder} cannot be made ({error.strerror}); choose another with --out."
         ) from None
     path = folder / "study.yaml"
-    new = study.model_dump(mode="json")
     if path.is_file():
-        from trueread.study import load_study
-
-        old = load_study(path).model_dump(mode="json")
-        free = (
-            "methods",
-            "seeds",
-            "audits",
-            "thresholds",
-            "description",
-            "resamples",
-            "explain",
-        )  # these only add work
-        changed = [k for k in new if k not in free and new[k] != old.get(k)]
+        old, new = (_identity(s) for s in (load_study(path), study))
+        changed = [k for k in new if new[k] != old[k]]
         if changed:
             raise InputError(
                 f"{folder} holds a run of another study (its '{changed[0]}' differs); "
@@ -189,6 +210,11 @@ def _claim(folder: Path, study: Study, cohort: Cohort) -> None:
             )
     save_study(study, path)
     save_split(cohort, folder / SPLIT_FILE)
+
+
+def _identity(study: Study) -> dict[str, Any]:
+    """What makes a study the same: all but what adds work, and where it runs."""
+    return study.model_dump(mode="json", exclude={**dict.fromkeys(ADDS_WORK, True), "train": {"device", "threads"}})
 
 
 def _write_results(
@@ -231,7 +257,7 @@ def _write_results(
     write_json(folder / "findings.json", {name: [f.to_json() for f in fs] for name, fs in findings})
     write_json(folder / "environment.json", facts)
     if len(cohort.omitted):
-        cohort.omitted.to_csv(folder / "omitted.csv", index=False)
+        cohort.omitted.to_csv(folder / OMITTED, index=False)
     write_json(folder / SUMMARY, summary)
     histories = [
         pd.read_csv(cell_folder(folder, s.name, m.seed) / HISTORY).assign(method=s.name, seed=m.seed)
@@ -264,7 +290,7 @@ def _method_facts(
         "histories": [
             {"seed": m.seed, "table": table_to_json(h)} for m, h in zip(subject.members, histories, strict=True)
         ],
-        "report": json.loads((cells[0] / "method.json").read_text())["report"],
+        "report": json.loads((cells[0] / METHOD).read_text(encoding="utf-8"))["report"],
         "card": first.card.model_dump(),
         "seconds": round(float(sum(h["seconds"].sum() for h in histories)), 1),
         "n_weights": sum(p.numel() for p in first.parameters()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from trueread.errors import InputError
 from trueread.options import validate
+from trueread.report.words import slug
 from trueread.training.config import TrainConfig
 
 
@@ -109,6 +111,13 @@ class Study(BaseModel):
         if len(set(titles)) < len(titles):
             repeated = next(t for t in titles if titles.count(t) > 1)
             raise ValueError(f"the method '{repeated}' appears twice; give one of them a label of its own")
+        folders = {slug(t): t for t in reversed(titles)}
+        hidden = next((t for t in titles if folders[slug(t)] != t), None)
+        if hidden is not None:
+            raise ValueError(
+                f"the methods '{folders[slug(hidden)]}' and '{hidden}' would share the folder '{slug(hidden)}'; "
+                "give one of them another label"
+            )
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds must be distinct and at least one; found {self.seeds}")
         return self
@@ -123,15 +132,46 @@ def load_study(path: str | Path) -> Study:
     if not path.is_file():
         raise InputError(f"there is no study file {path}; check the path, or write one (studies/ has examples).")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_PlainLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(content, dict):
         raise InputError(f"{path} must be a YAML mapping with at least `data:`; found {type(content).__name__}.")
-    content.setdefault("name", path.stem)
+    content.setdefault("name", plain_name(path.stem))
     return validate(Study, content, where=str(path))
 
 
+def plain_name(text: str) -> str:
+    """A name that a study or folder can have, from a path or a source: "folder-xrays" from "folder:xrays/"."""
+    return re.sub(r"[^A-Za-z0-9._]+", "-", text)[-80:].strip("-._") or "study"
+
+
 def save_study(study: Study, path: Path) -> None:
-    """Write the resolved study, every default spelled out, so that the run can be repeated from it alone."""
-    path.write_text(yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110))
+    """Write the resolved study, every default spelled out, so that the run can be repeated from it alone; whole or not
+    at all.
+    """
+    part = path.with_name(path.name + ".part")
+    text = yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Plain values, each written once: of a key given twice one would be lost, and aliases let a few lines stand for
+    gigabytes.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(
+                problem="aliases (*) are not read; write the value out", problem_mark=self.peek_event().start_mark
+            )
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        given: set[str] = set()
+        for key in (k for k, _ in node.value if isinstance(k, yaml.ScalarNode)):
+            if key.value in given:
+                raise yaml.MarkedYAMLError(problem=f"'{key.value}' is given twice", problem_mark=key.start_mark)
+            given.add(key.value)
+        return super().construct_mapping(node, deep)

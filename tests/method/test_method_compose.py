@@ -9,9 +9,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from test_method_losses import setup_of, step_of
-from tiny import tiny_cohort, tiny_config
 
+from tiny import tiny_cohort, tiny_config, tiny_step
 from trueread.errors import InputError
 from trueread.method.base import METHODS, Composite, Method, build_method, overrides
 from trueread.method.focal import Focal
@@ -100,7 +99,7 @@ class Part(Method):
 
 
 class TestComposition:
-    step = staticmethod(lambda: step_of(torch.zeros(4, 2), torch.tensor([0, 1, 0, 1])))
+    step = staticmethod(lambda: tiny_step(torch.zeros(4, 2), torch.tensor([0, 1, 0, 1])))
 
     def test_weights_multiply_and_none_is_one(self):
         composed = Composite([Part("a", weight=2.0), Part("b"), Part("c", weight=1.5)])
@@ -124,7 +123,7 @@ class TestComposition:
         assert step.notes["order"] == ["b", "a"]
 
     def test_the_one_that_replaces_the_loss_does(self):
-        step = step_of(torch.randn(4, 2), torch.tensor([0, 1, 0, 1]))
+        step = tiny_step(torch.randn(4, 2), torch.tensor([0, 1, 0, 1]))
         assert torch.equal(build_method("mixup+focal").losses(step), Focal().losses(step))
         assert torch.equal(build_method("mixup+class-weights").losses(step), Hooks().losses(step))
 
@@ -205,7 +204,7 @@ class TestEveryMethod:
             fitted = fit(cohort, build_method(name), tiny_config(), quiet=True)
         except InputError as error:
             assert task in str(error)  # noqa: PT017
-            assert task == "multilabel", "every method knows several classes"  # noqa: PT017
+            assert task == "multilabel", "every method knows several classes"
             return
         assert np.isfinite(fitted.history["train_loss"]).all()
         assert all(torch.isfinite(v).all() for v in fitted.classifier.network.state_dict().values())

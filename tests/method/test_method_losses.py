@@ -9,37 +9,20 @@ import pytest
 import torch
 import torch.nn.functional as F
 from scipy.stats import chisquare
-from tiny import tiny_cohort
 from torchvision.ops import sigmoid_focal_loss
 
+from tiny import tiny_cohort, tiny_setup, tiny_step
 from trueread.errors import InputError
 from trueread.method.base import build_method, class_counts
 from trueread.method.class_weights import inverse_frequency, positive_weight
 from trueread.method.focal import focal_loss
 from trueread.method.label_smoothing import smooth
 from trueread.method.mixup import mix
-from trueread.training.batches import ImageStore, epoch_order
-from trueread.training.hooks import Setup, Step, as_targets, cross_entropy
-from trueread.training.ledger import Ledger
-from trueread.model.classifier import Output
+from trueread.training.batches import epoch_order
+from trueread.training.hooks import as_targets, cross_entropy
 
 CPU = torch.device("cpu")
 NAN = math.nan
-
-
-def setup_of(cohort) -> Setup:
-    rows = cohort.rows("train")
-    ledger = Ledger(torch.from_numpy(rows), torch.from_numpy(cohort.labels[rows]), epochs=1)
-    return Setup(cohort, None, rows, cohort.rows("val"), ImageStore(cohort, CPU), ledger, None, 0, CPU, None)
-
-
-def step_of(logits: torch.Tensor, labels: torch.Tensor, *, images: torch.Tensor | None = None, seed: int = 0) -> Step:
-    b = len(labels)
-    images = torch.rand(b, 1, 4, 4, generator=torch.Generator().manual_seed(9)) if images is None else images
-    return Step(
-        torch.arange(b), np.arange(b), images, labels, as_targets(labels, logits.shape[1]), None, None, 0, 1, 0.0,
-        torch.Generator().manual_seed(seed), Output(logits, None, {}),
-    )  # fmt: skip
 
 
 def some(b: int = 8, k: int = 3, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -103,9 +86,9 @@ class TestExtremeLogits:
     @pytest.mark.parametrize("name", ["erm", "logit-adjustment", "label-smoothing", "class-weights"])
     def test_other_methods(self, name):
         method = build_method(name)
-        method.prepare(setup_of(tiny_cohort(share=0.05, n=200)))
+        method.prepare(tiny_setup(tiny_cohort(share=0.05, n=200)))
         logits = torch.tensor([[100.0, -100.0], [-100.0, 100.0]], requires_grad=True)
-        step = step_of(logits, torch.tensor([0, 0]))
+        step = tiny_step(logits, torch.tensor([0, 0]))
         method.perturb(step)
         losses = method.losses(step)
         weights = method.weights(step)
@@ -119,7 +102,7 @@ class TestLabelSmoothing:
     @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
     def test_is_torchs(self, smoothing):
         logits, labels = some()
-        step = step_of(logits, labels)
+        step = tiny_step(logits, labels)
         method = build_method("label-smoothing", smoothing=smoothing)
         method.perturb(step)
         expected = F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
@@ -136,21 +119,21 @@ class TestLogitAdjustment:
     def test_textbook_loop(self, tau):
         cohort = tiny_cohort("multiclass", n=200, share=0.1)
         method = build_method("logit-adjustment", tau=tau)
-        method.prepare(setup_of(cohort))
+        method.prepare(tiny_setup(cohort))
         counts = cohort.class_counts(cohort.rows("train"))
         logits, labels = some()
         expected = []
         for z, y in zip(logits.double().tolist(), labels.tolist(), strict=True):
             adjusted = [v + tau * math.log(c / counts.sum()) for v, c in zip(z, counts, strict=True)]
             expected.append(math.log(sum(math.exp(v) for v in adjusted)) - adjusted[y])
-        ours = method.losses(step_of(logits, labels))
+        ours = method.losses(tiny_step(logits, labels))
         assert torch.allclose(ours, torch.tensor(expected, dtype=torch.float32), atol=1e-5)
 
     def test_the_rare_class_has_to_win_by_more(self):
         method = build_method("logit-adjustment")
-        method.prepare(setup_of(tiny_cohort(n=200, share=0.05)))
+        method.prepare(tiny_setup(tiny_cohort(n=200, share=0.05)))
         tied = torch.zeros(2, 2)
-        common, rare = method.losses(step_of(tied, torch.tensor([0, 1])))
+        common, rare = method.losses(tiny_step(tied, torch.tensor([0, 1])))
         assert rare > common
 
 
@@ -158,9 +141,9 @@ class TestClassWeights:
     def test_weighted_mean_is_torchs_weighted_cross_entropy(self):
         cohort = tiny_cohort("multiclass", n=200, share=0.1)
         method = build_method("class-weights")
-        method.prepare(setup_of(cohort))
+        method.prepare(tiny_setup(cohort))
         logits, labels = some()
-        weights = method.weights(step_of(logits, labels))
+        weights = method.weights(tiny_step(logits, labels))
         counts = torch.from_numpy(cohort.class_counts(cohort.rows("train")))
         per_class = counts.sum() / (3 * counts)
         ours = (weights * F.cross_entropy(logits, labels, reduction="none")).sum() / weights.sum()
@@ -170,7 +153,9 @@ class TestClassWeights:
     def test_inverse_frequency_closed_form(self):
         counts = torch.tensor([90.0, 10.0, 0.0])
         assert torch.allclose(inverse_frequency(counts), torch.tensor([100 / 180, 5.0, 0.0]))
-        assert torch.allclose(inverse_frequency(counts, power=0.5), torch.tensor([math.sqrt(100 / 180), math.sqrt(5.0), 0]))
+        assert torch.allclose(
+            inverse_frequency(counts, power=0.5), torch.tensor([math.sqrt(100 / 180), math.sqrt(5.0), 0])
+        )
         assert torch.equal(inverse_frequency(counts, power=0.0), torch.tensor([1.0, 1.0, 0.0]))
         assert float((inverse_frequency(counts) * counts).sum()) == pytest.approx(100.0)
 
@@ -180,27 +165,27 @@ class TestClassWeights:
 
     def test_multilabel_samples_weigh_as_their_rarest_positive_label(self):
         method = build_method("class-weights", weights=[0.5, 4.0, 3.0])
-        method.prepare(setup_of(tiny_cohort("multilabel", n=60)))
+        method.prepare(tiny_setup(tiny_cohort("multilabel", n=60)))
         labels = torch.tensor([[1.0, 0, 0], [0, 1.0, 1.0], [0, 0, 0], [NAN, NAN, 1.0], [NAN, 0, NAN], [1.0, 1.0, NAN]])
-        weights = method.weights(step_of(torch.zeros(6, 3), labels))
+        weights = method.weights(tiny_step(torch.zeros(6, 3), labels))
         assert torch.equal(weights, torch.tensor([0.5, 4.0, 1.0, 3.0, 1.0, 4.0]))
 
     def test_given_weights_are_used_as_they_are(self):
         method = build_method("class-weights", weights=[1.0, 7.0])
-        method.prepare(setup_of(tiny_cohort()))
-        assert method.weights(step_of(torch.zeros(3, 2), torch.tensor([0, 1, 1]))).tolist() == [1, 7, 7]
+        method.prepare(tiny_setup(tiny_cohort()))
+        assert method.weights(tiny_step(torch.zeros(3, 2), torch.tensor([0, 1, 1]))).tolist() == [1, 7, 7]
         assert method.report() == {"weights": {"normal": 1.0, "mild": 7.0}}
 
     @pytest.mark.parametrize("weights", [[1.0], [1.0, -1.0], [1.0, 2.0, 3.0]])
     def test_given_weights_that_do_not_fit(self, weights):
         with pytest.raises(InputError, match="give 2 weights of 0 or more"):
-            build_method("class-weights", weights=weights).prepare(setup_of(tiny_cohort()))
+            build_method("class-weights", weights=weights).prepare(tiny_setup(tiny_cohort()))
 
 
 class TestBalancedSampling:
     def test_draws_every_class_equally_often(self):
         cohort = tiny_cohort("multiclass", n=500, share=0.1)
-        method, setup = build_method("balanced-sampling"), setup_of(cohort)
+        method, setup = build_method("balanced-sampling"), tiny_setup(cohort)
         method.prepare(setup)
         order = epoch_order(6000, generator=torch.Generator().manual_seed(0), sampling=self.wide(method.sampling(None)))
         n = len(setup.ledger)
@@ -215,7 +200,7 @@ class TestBalancedSampling:
         return torch.cat([probabilities, torch.zeros(6000 - len(probabilities))])
 
     def test_power_zero_draws_them_as_they_are(self):
-        method, setup = build_method("balanced-sampling", power=0.0), setup_of(tiny_cohort(n=200, share=0.05))
+        method, setup = build_method("balanced-sampling", power=0.0), tiny_setup(tiny_cohort(n=200, share=0.05))
         method.prepare(setup)
         assert torch.equal(method.sampling(None), torch.ones(len(setup.ledger)))
 
@@ -226,7 +211,7 @@ class TestMixup:
         """Image i holds the number i, so that what was mixed can be read from it."""
         b = shape[0]
         images = torch.arange(b).view(b, *(1 for _ in shape[1:])).expand(*shape).float() / b
-        step = step_of(torch.zeros(b, b), torch.arange(b), images=images.clone(), seed=3)
+        step = tiny_step(torch.zeros(b, b), torch.arange(b), images=images.clone(), seed=3)
         build_method("mixup", alpha=1.0).perturb(step)
         value = step.images.flatten(1)[:, 0] * b
         assert torch.allclose(step.images.flatten(1).std(1), torch.zeros(b), atol=1e-6)
@@ -243,14 +228,14 @@ class TestMixup:
         assert torch.equal(mixed, torch.tensor([[0.75, 0.25], [0.0, 1.0]]))
 
     def test_the_steps_generator_decides(self):
-        a, b, c = (step_of(torch.zeros(6, 2), torch.tensor([0, 1] * 3), seed=s) for s in (1, 1, 2))
+        a, b, c = (tiny_step(torch.zeros(6, 2), torch.tensor([0, 1] * 3), seed=s) for s in (1, 1, 2))
         for step in (a, b, c):
             build_method("mixup").perturb(step)
         assert torch.equal(a.images, b.images)
         assert not torch.equal(a.images, c.images)
 
     def test_shares_follow_the_beta_distribution(self):
-        step = step_of(torch.zeros(4000, 2), torch.arange(4000) % 2, images=torch.zeros(4000, 1, 1, 1), seed=0)
+        step = tiny_step(torch.zeros(4000, 2), torch.arange(4000) % 2, images=torch.zeros(4000, 1, 1, 1), seed=0)
         step.targets = torch.eye(4000)
         build_method("mixup", alpha=1.0).perturb(step)
         share = step.targets.diagonal()
@@ -260,7 +245,7 @@ class TestMixup:
 
     def test_an_unknown_label_of_either_is_unknown_in_the_mixture(self):
         labels = torch.tensor([[1.0, NAN], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0]])
-        step = step_of(torch.zeros(4, 2), labels, seed=1)
+        step = tiny_step(torch.zeros(4, 2), labels, seed=1)
         build_method("mixup").perturb(step)
         loss = cross_entropy(step.logits, step.targets, multilabel=True)
         assert torch.isfinite(loss).all()

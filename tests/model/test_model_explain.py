@@ -6,10 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from captum.attr import LayerGradCam
-from test_model_classifier import Foreign
-from tiny import tiny_cohort
 from torch import nn
 
+from tiny import Foreign, tiny_cohort
 from trueread.errors import InputError, NotMeasured
 from trueread.model.classifier import Classifier
 from trueread.model.explain import grad_cam, grad_cam_map
@@ -80,7 +79,9 @@ class TestMap:
         assert torch.allclose(together.maps[1:2], alone.maps, rtol=1e-4, atol=1e-6)
 
     def test_finds_the_bright_blob_that_decides(self):
-        network = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2))
+        network = nn.Sequential(
+            nn.Conv2d(1, 2, 3, padding=1, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2)
+        )
         with torch.no_grad():
             network[0].weight[0], network[0].weight[1] = 1 / 9, -1 / 9
             network[3].weight.copy_(torch.tensor([[0.0, 1.0], [1.0, 0.0]]))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import tiny_cohort
 
+from tiny import tiny_cohort
 from trueread.model.classifier import Classifier
 from trueread.model.taps import as_map, capture, find_head, find_taps, pooled, token_grid
 
@@ -103,7 +103,12 @@ class TestAsMap:
 
     @pytest.mark.parametrize(
         ("tokens", "size", "grid"),
-        [(197, (224, 224), (14, 14)), (261, (224, 224), (16, 16)), (1374, (518, 518), (37, 37)), (99, (224, 112), (14, 7))],
+        [
+            (197, (224, 224), (14, 14)),
+            (261, (224, 224), (16, 16)),
+            (1374, (518, 518), (37, 37)),
+            (99, (224, 112), (14, 7)),
+        ],
     )
     def test_grids_of_published_transformers(self, tokens, size, grid):
         assert token_grid(tokens, size) == grid
@@ -127,7 +132,10 @@ class TestPooled:
 class TestFinding:
     def test_a_network_without_a_description(self):
         network = torch.nn.Sequential(
-            *(torch.nn.Conv2d(1, 1, 1) for _ in range(9)), torch.nn.Flatten(), torch.nn.Linear(4, 3), torch.nn.Linear(3, 2)
+            *(torch.nn.Conv2d(1, 1, 1) for _ in range(9)),
+            torch.nn.Flatten(),
+            torch.nn.Linear(4, 3),
+            torch.nn.Linear(3, 2),
         )
         assert list(find_taps(network)) == ["0", "2", "4", "6", "8"]
         assert find_head(network) == "11"
@@ -136,6 +144,6 @@ class TestFinding:
 
     def test_hooks_are_gone_even_when_the_network_fails(self):
         network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 1))
-        with pytest.raises(RuntimeError), capture(network, {"a": "0"}, "1"):  # noqa: PT012
+        with pytest.raises(RuntimeError), capture(network, {"a": "0"}, "1"):
             network(torch.rand(1, 3))
         assert not any(m._forward_hooks or m._forward_pre_hooks for m in network.modules())

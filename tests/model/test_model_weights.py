@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import tiny_cohort
 
+from tiny import tiny_cohort
 from trueread.errors import InputError
 from trueread.model.classifier import Classifier
 from trueread.model.weights import load_into, read_weights
@@ -38,9 +38,7 @@ def saved(classifier, tmp_path) -> Path:
 class TestRoundTrip:
     def test_bit_equal(self, classifier, saved):
         loaded = Classifier.load(saved)
-        for (name, a), (other, b) in zip(
-            classifier.state_dict().items(), loaded.state_dict().items(), strict=True
-        ):
+        for (name, a), (other, b) in zip(classifier.state_dict().items(), loaded.state_dict().items(), strict=True):
             assert name == other
             assert torch.equal(a, b), name
         assert loaded.card == classifier.card
@@ -103,7 +101,8 @@ class TestBrokenFiles:
             Classifier.load(saved)
 
     @pytest.mark.parametrize(
-        ("content", "sentence"), [("{'a': 1}", "not valid JSON"), ("[1]", "must be a JSON object"), ("{}", "is missing")]
+        ("content", "sentence"),
+        [("{'a': 1}", "not valid JSON"), ("[1]", "must be a JSON object"), ("{}", "is missing")],
     )
     def test_a_card_that_is_none(self, saved, content, sentence):
         (saved / "card.json").write_text(content)
@@ -125,7 +124,7 @@ class TestBrokenFiles:
         path = saved / "weights.safetensors"
         whole = path.read_bytes()
         path.write_bytes(whole[: keep if isinstance(keep, int) else int(keep * len(whole))])
-        with pytest.raises(InputError, match="not a readable weights file.*truncated"):
+        with pytest.raises(InputError, match=r"not a readable weights file.*truncated"):
             Classifier.load(saved)
 
     def test_a_failed_save_leaves_the_old_model(self, saved, classifier, monkeypatch):
@@ -187,7 +186,8 @@ class TestPickles:
         assert not ran.exists()
 
     @pytest.mark.parametrize(
-        "content", [b"", b"\0" * 64, b"\xff\xd8\xff\xe0JFIF", b"<!DOCTYPE html>", b"\x80\x02.", b"\x80\x02h\x05.", b"PK\x03\x04"]
+        "content",
+        [b"", b"\0" * 64, b"\xff\xd8\xff\xe0JFIF", b"<!DOCTYPE html>", b"\x80\x02.", b"\x80\x02h\x05.", b"PK\x03\x04"],
     )
     def test_bytes_of_something_else(self, tmp_path, content):
         (tmp_path / "w.pt").write_bytes(content)
@@ -238,9 +238,7 @@ class TestLoadInto:
             assert torch.equal(ours.network.backbone.state_dict()[name], value), name
 
     def test_a_saved_classifier_is_a_start_for_another_number_of_classes(self, classifier, saved):
-        ours = Classifier.build(
-            cohort=tiny_cohort("multiclass", n=40), weights=str(saved / "weights.safetensors")
-        )
+        ours = Classifier.build(cohort=tiny_cohort("multiclass", n=40), weights=str(saved / "weights.safetensors"))
         assert torch.equal(ours.network.backbone.stem[0].weight, classifier.network.backbone.stem[0].weight)
         assert ours.network.head[1].weight.shape == (3, 160)
         same = Classifier.build(cohort=tiny_cohort(n=40), weights=str(saved / "weights.safetensors"))

@@ -107,11 +107,11 @@ class TestRandomness:
 
     def test_purposes_and_shifts_do_not_share_numbers(self):
         like = torch.zeros(1)
-        draw = Draw(["a"], 0, "square")
-        numbers = [
-            draw.uniform("place", like=like), draw.uniform("tilt", like=like), Draw(["a"], 0, "noise").uniform("place", like=like),
-            Draw(["a"], 1, "square").uniform("place", like=like), Draw(["b"], 0, "square").uniform("place", like=like),
-        ]  # fmt: skip
+        draw, others = (
+            Draw(["a"], 0, "square"),
+            [Draw(["a"], 0, "noise"), Draw(["a"], 1, "square"), Draw(["b"], 0, "square")],
+        )
+        numbers = [d.uniform("place", like=like) for d in (draw, *others)] + [draw.uniform("tilt", like=like)]
         assert len({float(n) for n in numbers}) == 5
         assert draw.uniform("place", n=4, like=like).shape == (1, 4)
         assert draw.normal("x", (2, 3), like=like.double()).dtype == torch.float64

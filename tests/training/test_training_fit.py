@@ -10,8 +10,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from sklearn.metrics import roc_auc_score
-from tiny import tiny_cohort, tiny_config
 
+from tiny import tiny_cohort, tiny_config
 from trueread.errors import InputError, TruereadError
 from trueread.method.base import Method, build_method
 from trueread.stats.threshold import choose_threshold
@@ -83,7 +83,9 @@ class TestSeeds:
         assert torch.equal(orders[1].sort().values, torch.arange(len(orders[0])))
         assert not torch.equal(*orders)
         first = {int(i): x for s in watch.seen if s["epoch"] == 0 for i, x in zip(s["index"], s["images"], strict=True)}
-        second = {int(i): x for s in watch.seen if s["epoch"] == 1 for i, x in zip(s["index"], s["images"], strict=True)}
+        second = {
+            int(i): x for s in watch.seen if s["epoch"] == 1 for i, x in zip(s["index"], s["images"], strict=True)
+        }
         assert all(not torch.allclose(first[i], second[i], atol=1e-3) for i in first)
 
 
@@ -196,7 +198,8 @@ class TestSelection:
         assert (a.threshold, a.temperature, a.mean, a.std) == (b.threshold, b.temperature, b.mean, b.std)
         assert clean.selected_epoch == dirty.selected_epoch
         assert not np.array_equal(  # and the test images were really others
-            predict_probabilities(clean.classifier, cohort, test), predict_probabilities(dirty.classifier, poisoned, test)
+            predict_probabilities(clean.classifier, cohort, test),
+            predict_probabilities(dirty.classifier, poisoned, test),
         )
 
     def test_validation_images_do_not_train(self):
@@ -256,7 +259,9 @@ class TestSelection:
         p = predict_probabilities(fitted.classifier, cohort, rows)[:, 1]
         assert card.temperature == pytest.approx(self.best_temperature(fitted, cohort, rows), rel=1e-3)
         assert card.temperature != pytest.approx(1.0, rel=1e-3)
-        assert card.threshold == pytest.approx(choose_threshold(p, cohort.labels[rows], rule="sensitivity>=0.9"), rel=1e-5)
+        assert card.threshold == pytest.approx(
+            choose_threshold(p, cohort.labels[rows], rule="sensitivity>=0.9"), rel=1e-5
+        )
         assert card.threshold_rule == "sensitivity>=0.9 on validation"
         assert card.data_digest == cohort.digest
         assert card.training["seed"] == 0
@@ -325,7 +330,9 @@ class TestMistakes:
             def losses(self, step):
                 return torch.where(step.index == 5, torch.nan, 1.0) + 0 * step.logits.sum(1)
 
-        with pytest.raises(TruereadError, match=r"became nan in epoch 1 on the images .*lower the learning rate") as error:
+        with pytest.raises(
+            TruereadError, match=r"became nan in epoch 1 on the images .*lower the learning rate"
+        ) as error:
             run(cohort, Broken(), batch_size=4)
         assert bad in str(error.value)
         assert str(error.value).count("i0") <= 8

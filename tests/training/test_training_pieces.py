@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,9 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from tiny import tiny_cohort
 from torch import nn
 
+from tiny import tiny_cohort
 from trueread.training.batches import ImageStore, batch_slices, batches, epoch_order
 from trueread.training.config import TrainConfig
 from trueread.training.device import autocast, choose_device, choose_precision
@@ -36,7 +37,9 @@ class TestLearningRate:
         assert factors("constant", warmup=0.0) == [1.0] * 10
 
     @given(
-        steps=st.integers(1, 500), warmup=st.floats(0, 0.999), schedule=st.sampled_from(["cosine", "linear", "constant"])
+        steps=st.integers(1, 500),
+        warmup=st.floats(0, 0.999),
+        schedule=st.sampled_from(["cosine", "linear", "constant"]),
     )
     @settings(max_examples=60, deadline=None)
     def test_every_step_moves_and_it_rises_once_then_falls(self, steps, warmup, schedule):
@@ -44,8 +47,8 @@ class TestLearningRate:
         assert min(values) > 0
         assert max(values) <= 1
         top = values.index(max(values))
-        assert all(a < b for a, b in zip(values[:top], values[1 : top + 1], strict=True))
-        assert all(a >= b for a, b in zip(values[top:], values[top + 1 :], strict=False))
+        assert all(a < b for a, b in pairwise(values[: top + 1]))
+        assert all(a >= b for a, b in pairwise(values[top:]))
 
 
 class TestOptimizer:
@@ -57,7 +60,9 @@ class TestOptimizer:
         decayed, plain = optimizer.param_groups
         assert (decayed["weight_decay"], plain["weight_decay"]) == (0.5, 0.0)
         assert [id(p) for p in decayed["params"]] == [id(network[0].weight), id(network[3].weight), id(probe.weight)]
-        assert [id(p) for p in plain["params"]] == [id(p) for p in (*network[1].parameters(), network[3].bias, probe.bias)]
+        assert [id(p) for p in plain["params"]] == [
+            id(p) for p in (*network[1].parameters(), network[3].bias, probe.bias)
+        ]
 
     @pytest.mark.parametrize(
         ("name", "kind"), [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)]
@@ -70,7 +75,10 @@ class TestOptimizer:
 
 class TestAverage:
     def test_closed_form_after_k_steps_towards_constant_weights(self):
-        average, current = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)), nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+        average, current = (
+            nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)),
+            nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)),
+        )
         start = average[0].weight.detach().clone()
         target = current[0].weight.detach().clone()
         current[1].running_mean.fill_(7.0)

@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_cohort, tiny_config
 
+from tiny import tiny_cohort, tiny_config
 from trueread.method.base import Method
 from trueread.stats.threshold import choose_threshold
 from trueread.training.evaluate import predict_probabilities

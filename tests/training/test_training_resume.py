@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tiny import tiny_cohort, tiny_config
 
+from tiny import tiny_cohort, tiny_config
 from trueread.errors import InputError
 from trueread.method.base import Composite, Method, build_method
 from trueread.training import loop
@@ -72,9 +72,7 @@ def run(folder: Path | None = None, hooks: Hooks | None = None, cohort=COHORT, *
 
 
 def assert_same(a: Fitted, b: Fitted) -> None:
-    for (name, value), other in zip(
-        a.classifier.state_dict().items(), b.classifier.state_dict().values(), strict=True
-    ):
+    for (name, value), other in zip(a.classifier.state_dict().items(), b.classifier.state_dict().values(), strict=True):
         assert torch.equal(value, other), name
     timing = ["seconds", "images_per_second"]
     pd.testing.assert_frame_equal(a.history.drop(columns=timing), b.history.drop(columns=timing), check_exact=True)

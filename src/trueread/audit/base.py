@@ -63,7 +63,7 @@ def run_audit(asked: Audit, subject: Subject, *, thresholds: Mapping[str, float 
     """
     start = time.perf_counter()
     try:
-        for need in asked.needs:
+        for need in sorted(asked.needs):  # in one order, so that the same lack is named every time
             _require(need, subject)
         finding = asked.run(subject)
     except NotMeasured as reason:
@@ -79,12 +79,18 @@ def run_audits(
     subject: Subject, audits: Sequence[Audit], *, thresholds: Mapping[str, float | None] | None = None
 ) -> list[Finding]:
     """Ask every audit of one subject. thresholds: by audit name, over the packaged defaults; None switches one off."""
-    merged = default_thresholds() | dict(thresholds or {})
-    stray = set(merged) - {e.name for e in AUDITS.entries()}
-    if stray:
-        raise unknown("audit", sorted(stray)[0], [e.name for e in AUDITS.entries()])
+    merged = merged_thresholds(thresholds or {})
     named = track(audits, what=f"auditing {subject.name}", unit="audits")
     return [run_audit(asked, subject, thresholds=merged) for asked in named]
+
+
+def merged_thresholds(given: Mapping[str, float | None]) -> dict[str, float | None]:
+    """The packaged thresholds with the `given` ones over them. Raises InputError for an audit that does not exist."""
+    known = [e.name for e in AUDITS.entries()]
+    stray = sorted(set(given) - set(known))
+    if stray:
+        raise unknown("audit", stray[0], known)
+    return default_thresholds() | dict(given)
 
 
 def build_audits(names: Sequence[str | Mapping[str, Any]] | str = "all") -> list[Audit]:
@@ -103,6 +109,10 @@ def build_audits(names: Sequence[str | Mapping[str, Any]] | str = "all") -> list
         if not name:
             raise InputError(f"an audit needs a name; found {entry!r}.")
         built.append(AUDITS.build(name, options))
+    asked = [a.name for a in built]
+    twice = next((n for n in asked if asked.count(n) > 1), None)
+    if twice is not None:
+        raise InputError(f"the audit '{twice}' is asked twice; one of the answers would be lost. Ask it once.")
     return built
 
 

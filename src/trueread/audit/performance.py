@@ -8,6 +8,7 @@ import pandas as pd
 from trueread.audit.base import Audit, Better, Figure, Finding, Measure, Subject, audit
 from trueread.audit.subject import Member
 from trueread.stats import METRICS, Statistic, Threshold, confusion_matrix, on_rows, per_class_recall, statistic
+from trueread.stats.ranking import binary_auroc
 
 HEADLINE = "auroc"
 ORDER = (
@@ -63,9 +64,7 @@ def per_class(subject: Subject) -> pd.DataFrame:
         known, positive = _positive(subject, k)
 
         def auroc(member: Member, k: int = k, known: np.ndarray = known, positive: np.ndarray = positive) -> Statistic:
-            p = member.probabilities[known, k]
-            pair = np.stack([1 - p, p], axis=1)
-            return on_rows(statistic("auroc", pair, positive[known].astype(np.int64), task="binary"), known)
+            return on_rows(binary_auroc(member.probabilities[known, k], positive[known]), known)
 
         def recall(member: Member, k: int = k) -> Statistic:
             of_all = per_class_recall(
@@ -111,11 +110,14 @@ def roc_curve(scores: np.ndarray, positive: np.ndarray, grid: np.ndarray) -> np.
     """Sensitivity at the false-positive rates `grid` (ascending, in [0,1]), linear between the curve's points."""
     order = np.argsort(-scores, kind="stable")
     last_of_tie = np.append(np.diff(scores[order]) != 0, True)
-    true_rate = np.cumsum(positive[order])[last_of_tie] / positive.sum()
-    false_rate = np.cumsum(~positive[order])[last_of_tie] / (~positive).sum()
-    # a vertical step keeps its top: the best sensitivity that this false-positive rate allows
-    false_rate, first = np.unique(np.append(0, false_rate)[::-1], return_index=True)
-    return np.interp(grid, false_rate, np.append(0, true_rate)[::-1][first])
+    true_rate = np.append(0, np.cumsum(positive[order])[last_of_tie] / positive.sum())
+    false_rate = np.append(0, np.cumsum(~positive[order])[last_of_tie] / (~positive).sum())
+    # Both ends of a vertical step are kept, or the line to its top would cut the corner below it. On the step itself
+    # the top counts: the best sensitivity that this false-positive rate allows.
+    left = np.searchsorted(false_rate, grid + 1e-12, side="right") - 1
+    right = np.minimum(left + 1, len(false_rate) - 1)
+    run = np.where(right > left, false_rate[right] - false_rate[left], 1)
+    return true_rate[left] + (grid - false_rate[left]) / run * (true_rate[right] - true_rate[left])
 
 
 def confusion_figures(subject: Subject) -> list[Figure]:
@@ -126,8 +128,7 @@ def confusion_figures(subject: Subject) -> list[Figure]:
         return []
     total = sum(
         confusion_matrix(
-            m.probabilities, subject.labels, task=subject.cohort.task,
-            threshold=threshold_of(m),
+            m.probabilities.astype(np.float64), subject.labels, task=subject.cohort.task, threshold=threshold_of(m)
         )
         for m in subject.members
     )  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -12,6 +11,7 @@ from pydantic import Field
 
 from trueread.audit.base import Audit, Better, Figure, Finding, Measure, Needs, Subject, audit
 from trueread.audit.performance import member_statistic
+from trueread.cohort.classes import natural_key
 from trueread.errors import NotMeasured
 from trueread.stats import Estimate, Statistic
 from trueread.stats.bootstrap import Weights
@@ -56,10 +56,8 @@ class Subgroups(Audit):
         groups, skipped = self._groups(subject)
         ranked = [g for g in groups if smallest_class(subject, g.member) >= self.minimum]
         if len(ranked) < 2:
-            raise NotMeasured(
-                f"fewer than two groups have {self.minimum} patients of every class among the {len(subject.rows)} "
-                "test images."
-            )
+            reason = f"fewer than two groups have {self.minimum} patients of every class among the test images."
+            raise NotMeasured(" ".join([reason, *skipped]))
         statistics = [member_statistic(subject, m, METRIC) for m in subject.members]
         table, values = self._table(subject, groups, ranked, statistics)
         worst = min(ranked, key=lambda g: values[g.name].value)
@@ -108,7 +106,10 @@ class Subgroups(Audit):
                     "are compared)."
                 )
                 continue
-            groups += [Group(attribute, str(v), (values == v).to_numpy(dtype=bool)) for v in sorted(levels, key=str)]
+            if values.isna().any():
+                skipped.append(f"'{attribute}' is missing on {values.isna().sum()} of {len(values)} test images.")
+            levels.sort(key=lambda level: natural_key(str(level)))
+            groups += [Group(attribute, str(v), (values == v).to_numpy(dtype=bool)) for v in levels]
         return groups, skipped
 
     def _table(
@@ -132,10 +133,7 @@ class Subgroups(Audit):
     def _by_chance(
         self, subject: Subject, ranked: list[Group], statistics: list[Statistic], observed: float
     ) -> tuple[float, float]:
-        """Mean gap, and share of gaps at least as large as the observed, when patients are shuffled among groups.
-
-        Whole patients change places with patients of a like number of test images, so that clustering stays.
-        """
+        """Mean gap, and share of gaps at least as large as the observed, when patients are shuffled among groups."""
         rng = np.random.default_rng(subject.seed)
         members = np.stack([g.member for g in ranked])
         overall = np.mean([s(np.ones((1, len(subject.rows)), np.float32))[0] for s in statistics])
@@ -145,7 +143,8 @@ class Subgroups(Audit):
             per_group = np.mean([s(shuffled.astype(np.float32)) for s in statistics], axis=0)
             gaps.append(overall - np.nanmin(per_group))
         drawn = np.asarray(gaps)
-        return float(drawn.mean()), float((1 + (drawn >= observed).sum()) / (1 + len(drawn)))
+        at_least = drawn >= observed - 1e-9  # the same gap comes up often, and rounding must not tell it from itself
+        return float(drawn.mean()), float((1 + at_least.sum()) / (1 + len(drawn)))
 
 
 def in_group(statistic: Statistic, member: np.ndarray) -> Statistic:
@@ -165,17 +164,18 @@ def gap(statistic: Statistic, member: np.ndarray) -> Statistic:
 
 
 def shuffle_patients(clusters: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """int64 [n]: for each row, the row whose group it takes; a patient takes the groups of one other patient.
+    """int64 [n]: for each row, the row whose group it takes; a patient takes the groups of one other patient, image by
+    image.
 
-    Patients are matched by their rank in number of images within a shuffled order, and a patient with more images than
-    its partner takes the partner's groups in turn.
+    Patients change places only with patients of as many images, so that the groups keep their size and clustering; one
+    whose number of images nobody shares stays where it is.
     """
     order = np.argsort(clusters, kind="stable")
     codes, starts, sizes = np.unique(clusters[order], return_index=True, return_counts=True)
     partner = np.arange(len(codes))
     for size in np.unique(sizes):
         same = np.flatnonzero(sizes == size)
-        partner[same] = rng.permutation(same) if len(same) > 1 else same
+        partner[same] = rng.permutation(same)
     taken = np.empty(len(clusters), np.int64)
     for own, other in enumerate(partner):
         mine = order[starts[own] : starts[own] + sizes[own]]
@@ -197,14 +197,21 @@ def smallest_class(subject: Subject, member: np.ndarray) -> int:
 
 
 def as_categories(values: pd.Series) -> pd.Series:
-    """Values as groups: numbers with more than eight distinct values become three ranges of equal count; nan stays."""
-    if pd.api.types.is_numeric_dtype(values) and values.nunique() > 8:
-        numbers = values.to_numpy(dtype=float)
-        edges = np.unique(np.nanquantile(numbers, [0, 1 / 3, 2 / 3, 1]))
-        names = np.array([f"{a:g} to {b:g}" for a, b in pairwise(edges)], dtype=object)
-        position = np.clip(np.searchsorted(edges, numbers, side="left") - 1, 0, len(names) - 1)
-        return pd.Series(np.where(np.isnan(numbers), np.nan, names[position]), index=values.index, dtype=object)
-    return values.astype(object)
+    """Values as groups: numbers with more than eight distinct values become up to three ranges of about equal count,
+    named by their least and greatest value. Equal numbers share a range; nan stays.
+    """
+    if not pd.api.types.is_numeric_dtype(values) or values.nunique() <= 8:
+        return values.astype(object).where(values.notna(), np.nan)
+    numbers = values.to_numpy(dtype=float, na_value=np.nan)
+    known = np.isfinite(numbers)
+    cuts = np.unique(np.quantile(numbers[known], [1 / 3, 2 / 3]))
+    part = np.searchsorted(cuts, numbers)
+    name = "{:.0f} to {:.0f}" if (numbers[known] % 1 == 0).all() else "{:.4g} to {:.4g}"
+    ranges = np.full(len(numbers), np.nan, dtype=object)
+    for p in np.unique(part[known]):
+        mine = known & (part == p)
+        ranges[mine] = name.format(numbers[mine].min(), numbers[mine].max())
+    return pd.Series(ranges, index=values.index)
 
 
 def table_for_figure(table: pd.DataFrame) -> pd.DataFrame:

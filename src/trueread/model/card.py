@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from trueread.options import validate
 
 CARD_FORMAT: Literal[1] = 1  # raised when an older trueread could misread a newer card
 
@@ -59,3 +62,19 @@ class Card(BaseModel):
     def input_shape(self) -> tuple[int, ...]:
         """(C, H, W) or (C, D, H, W)."""
         return (self.channels, *self.size)
+
+
+def foreign_card(
+    *, classes: Sequence[str], size: Sequence[int], channels: int, task: str | None,
+    mean: Sequence[float] | None = None, std: Sequence[float] | None = None, **facts: Any,
+) -> Card:  # fmt: skip
+    """The card of a model made elsewhere, from what its owner says of it. Raises InputError when that cannot be."""
+    facts |= {
+        "classes": list(classes),
+        "task": task or ("binary" if len(classes) == 2 else "multiclass"),
+        "channels": channels,
+        "size": list(size),
+        "mean": list(mean) if mean is not None else [0.0] * channels,
+        "std": list(std) if std is not None else [1.0] * channels,
+    }
+    return validate(Card, facts, where="the description of this model")

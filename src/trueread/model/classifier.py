@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from trueread.cohort.cohort import Cohort
 from trueread.errors import InputError, NotMeasured, unknown
 from trueread.model.backbone import Stem, build_backbone
-from trueread.model.card import Card
+from trueread.model.card import Card, foreign_card
 from trueread.model.taps import capture, find_head, find_taps
 from trueread.model.weights import load_into, read_weights, save_weights
 from trueread.options import validate
@@ -128,6 +128,8 @@ class Classifier(nn.Module):
         network = nn.Sequential()
         network.add_module("backbone", made.module)
         network.add_module("head", head)
+        if len(card.size) == 2:  # one layout for a fresh, a trained and a loaded classifier, so that their bits agree
+            network.to(memory_format=torch.channels_last)
         taps = {name: (f"backbone.{path}", width) for name, (path, width) in made.taps.items()}
         return cls(network, card, taps=taps, head="head.1")
 
@@ -158,7 +160,7 @@ class Classifier(nn.Module):
             if missing:
                 raise unknown("module of this network", missing[0], paths)
             found = {t: (t, int(getattr(paths[t], "out_channels", 0))) for t in taps}
-        card = _foreign_card(
+        card = foreign_card(
             backbone=f"foreign:{type(network).__name__}", weights="foreign model, as given", classes=classes, size=size,
             channels=channels, task=task, mean=mean, std=std,
         )  # fmt: skip
@@ -259,7 +261,7 @@ class ProbabilityFunction:
         threshold: float | None = None,
     ) -> None:
         self.function = function
-        self.card = _foreign_card(
+        self.card = foreign_card(
             backbone="function", weights="a function, as given", classes=classes, size=size, channels=channels,
             task=task, threshold=threshold,
         )  # fmt: skip
@@ -274,22 +276,6 @@ class ProbabilityFunction:
                 f"{'' if answer.size == 0 else f', {answer.min():.3g} to {answer.max():.3g}'}."
             )
         return torch.from_numpy(answer)
-
-
-def _foreign_card(
-    *, classes: Sequence[str], size: Sequence[int], channels: int, task: str | None,
-    mean: Sequence[float] | None = None, std: Sequence[float] | None = None, **facts: Any,
-) -> Card:  # fmt: skip
-    """The card of a model made elsewhere, from what its owner says of it. Raises InputError when that cannot be."""
-    facts |= {
-        "classes": list(classes),
-        "task": task or ("binary" if len(classes) == 2 else "multiclass"),
-        "channels": channels,
-        "size": list(size),
-        "mean": list(mean) if mean is not None else [0.0] * channels,
-        "std": list(std) if std is not None else [1.0] * channels,
-    }
-    return validate(Card, facts, where="the description of this model")
 
 
 def require_gradients(predictor: Predictor) -> Classifier:

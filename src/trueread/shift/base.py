@@ -52,12 +52,17 @@ class Shift:
 
     def __call__(self, images: Tensor, ids: list[str]) -> Tensor:
         """The changed images, in [0,1]. ids: one per image; they and the seed decide everything random."""
-        return self.apply(images, Draw(ids, self.seed, self.name)).clamp(0, 1)
+        return self.apply(images, self._draw(images, ids)).clamp(0, 1)
 
     def pair(self, images: Tensor, ids: list[str]) -> Shifted:
         """Each image with and without the change, and where it is."""
-        draw = Draw(ids, self.seed, self.name)
+        draw = self._draw(images, ids)
         return Shifted(images, self.apply(images, draw).clamp(0, 1), self.where(images, draw))
+
+    def _draw(self, images: Tensor, ids: list[str]) -> Draw:
+        if len(images) != len(ids):  # one id would be spread over the batch without a word
+            raise InputError(f"{len(images)} images need as many ids; found {len(ids)}.")
+        return Draw(ids, self.seed, self.name)
 
 
 @dataclass(frozen=True)

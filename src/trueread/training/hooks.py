@@ -32,7 +32,8 @@ class Setup:
     """What is known before the first step, for `prepare` and `finish`.
 
     classifier: the one that will be trained; its weights may be replaced in `prepare` (pretraining).
-    train_rows, val_rows: int64 positions in the cohort. store: gives batches of the cohort's images.
+    train_rows, val_rows: int64 positions in the cohort. store: gives batches of the cohort's images; a method that
+        makes its own training images (perturbed ones) puts its store here, and validation keeps the cohort's.
     fit: trains another classifier with the same loop: `fit(cohort, hooks, config, seed=...) -> Fitted` (a teacher, an
         identification model). folder: where a method may keep files for this run, or None.
     precision: of the run's forward passes; see `autocast`.
@@ -67,8 +68,9 @@ class Step:
     index: int64 [B] positions in the ledger. rows: int64 [B] positions in the cohort. images: float [B,C,...] in [0,1],
     augmented; `perturb` may replace them. labels: as given, int64 [B] or float32 [B,K]. targets: float [B,K], what the
     loss is taken against (one-hot of the labels; `perturb` may soften or mix them; nan = unknown label).
-    output: what the network said, in the run's precision; there from `losses` on. per_sample_loss: float [B], there
-    from `weights` on. precision: of the run's forward passes; see `autocast`.
+    classifier: in training mode, where each further forward pass moves the batch norms' statistics; an attack puts it
+    in eval() and back. output: what the network said, in the run's precision; there from `losses` on.
+    per_sample_loss: float [B], there from `weights` on. precision: of the run's forward passes; see `autocast`.
     done: share of the whole training that is over, in [0,1). generator: on the batch's device, seeded by the step.
     """
 

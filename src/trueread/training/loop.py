@@ -90,8 +90,6 @@ class _Run:
             config.backbone, cohort=cohort, rows=self.train_rows, stem=config.stem, weights=config.weights,
             dropout=config.dropout,
         )  # fmt: skip
-        if not cohort.is_volume:
-            self.classifier.to(memory_format=torch.channels_last)
         self.classifier.to(self.device).train()
         self.store = ImageStore(cohort, self.device)
         self.labels = torch.from_numpy(cohort.labels[self.train_rows])
@@ -182,7 +180,7 @@ class _Run:
         """One batch: what the network sees, what it says, what it is told."""
         rows = self.train_rows[index]
         self.generator.manual_seed(_mix(self.seed, "step", epoch, number))
-        images = augment_batch(self.store.batch(rows), self.recipe, self.generator)
+        images = augment_batch(self.setup.store.batch(rows), self.recipe, self.generator)
         if images.ndim == 4:
             images = images.contiguous(memory_format=torch.channels_last)
         positions = torch.from_numpy(index)
