@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from trueread.commands import catalogue, predict, run, train
     from trueread.errors import InputError, NotMeasured, TruereadError
     from trueread.method.base import Method, build_method
-    from trueread.model.classifier import Classifier, Output, Predictor, ProbabilityFunction
+    from trueread.model.classifier import Classifier, Output
     from trueread.model.explain import grad_cam
+    from trueread.model.predictor import Predictor, ProbabilityFunction
     from trueread.shift.base import Shift
     from trueread.stats import Estimate
     from trueread.study import Study, load_study
@@ -39,8 +40,9 @@ _HOMES = {
     "trueread.commands": ("catalogue", "predict", "run", "train"),
     "trueread.errors": ("InputError", "NotMeasured", "TruereadError"),
     "trueread.method.base": ("Method", "build_method"),
-    "trueread.model.classifier": ("Classifier", "Output", "Predictor", "ProbabilityFunction"),
+    "trueread.model.classifier": ("Classifier", "Output"),
     "trueread.model.explain": ("grad_cam",),
+    "trueread.model.predictor": ("Predictor", "ProbabilityFunction"),
     "trueread.shift.base": ("Shift",),
     "trueread.stats": ("Estimate",),
     "trueread.study": ("Study", "load_study"),

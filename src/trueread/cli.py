@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from trueread._version import __version__
+from trueread.arguments import pairs, typed_command
 
 OK, GATE_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 UsageError: Any = typer.BadParameter.__mro__[1]  # click's, or the copy of it that newer versions of typer bring along
@@ -99,13 +98,13 @@ def run(
         raise InputError("say what to study: a study file (trueread run STUDY.yaml), or --data.")
     if data is not None:
         content["data"] = {"source": data}
-    content["data"] = {**content["data"], **_pairs(set_)}
-    content["train"] = {**content.get("train", {}), **_pairs(train_)}
+    content["data"] = {**content["data"], **pairs(set_)}
+    content["train"] = {**content.get("train", {}), **pairs(train_)}
     if method:
         content["methods"] = method
     if seeds is not None:
         content["seeds"] = seeds
-    folder = commands.run(content, out=out, command=_command())
+    folder = commands.run(content, out=out, command=typed_command(sys.argv[1:]))
     summary = json.loads((folder / "summary.json").read_text())
     if as_json:
         print(json.dumps(summary))
@@ -139,11 +138,15 @@ def train(
     `trueread train csv:labels.csv -s patient=lesion_id -m class-weights+mixup -t epochs=30 -o runs/skin`
     """
     from trueread import commands
+    from trueread.options import validate
     from trueread.runner import cell_folder
     from trueread.study import plain_name
+    from trueread.training.config import TrainConfig
 
     folder = out or Path("runs") / plain_name(f"{data}-{method}")
-    commands.train(data, method, out=folder, seed=seed, source=_pairs(set_), **_pairs(train_))
+    settings = pairs(train_)
+    validate(TrainConfig, settings, where="--train")
+    commands.train(data, method, out=folder, seed=seed, source=pairs(set_), **settings)
     _show_scorecard(folder)
     print(cell_folder(folder, method, seed) / "model")
 
@@ -170,7 +173,7 @@ def audit(
     """
     from trueread import commands
 
-    findings = commands.audit(model, data, audits=audits, source=_pairs(set_), out=out)
+    findings = commands.audit(model, data, audits=audits, source=pairs(set_), out=out)
     if as_json:
         print(json.dumps([f.to_json() for f in findings]))
     else:
@@ -280,38 +283,6 @@ def _say_mistake(message: str) -> int:
         raise
     print(f"trueread: {' '.join(message.split())}", file=sys.stderr)
     return BAD_INPUT
-
-
-def _pairs(values: list[str] | None) -> dict[str, Any]:
-    """{"size": 64} from ["size=64"]; values are read as YAML, so that numbers, lists and null mean what they look
-    like.
-    """
-    import yaml
-
-    from trueread.errors import InputError
-
-    pairs = {}
-    for value in values or []:
-        key, equals, text = value.partition("=")
-        if not equals or not key:
-            raise InputError(f"'{value}' must be KEY=VALUE, for example size=64.")
-        try:
-            pairs[key.strip().replace("-", "_")] = yaml.safe_load(text) if text else text
-        except yaml.YAMLError:
-            pairs[key.strip().replace("-", "_")] = text  # a regular expression need not be YAML
-    return pairs
-
-
-def _command() -> str:
-    """The command as it was typed, for the record, with names instead of absolute paths: reports are shared."""
-    return shlex.join(["trueread", *map(_without_folders, sys.argv[1:])])
-
-
-def _without_folders(argument: str) -> str:
-    """ "folder:kermany" from "folder:/home/somebody/kermany"."""
-    start = re.match(r"([\w-]+[=:])*", argument).end()  # type: ignore[union-attr]
-    path = Path(argument[start:]).expanduser()
-    return argument[:start] + path.name if path.is_absolute() and path.parent.exists() else argument
 
 
 def _show_scorecard(folder: Path) -> None:

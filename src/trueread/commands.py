@@ -22,8 +22,10 @@ from trueread.cohort.split import apply_split
 from trueread.errors import InputError, unknown
 from trueread.method.base import METHODS
 from trueread.model.backbone import BACKBONES, MONAI_NETWORKS
-from trueread.model.classifier import CARD_FILE, Classifier, Predictor
+from trueread.model.card import CARD_FILE
+from trueread.model.classifier import Classifier
 from trueread.model.explain import grad_cam
+from trueread.model.predictor import Predictor
 from trueread.options import option_names, validate
 from trueread.progress import say, track
 from trueread.record import metrics_table, write_json

@@ -19,7 +19,8 @@ from trueread.cohort.source import load_cohort
 from trueread.cohort.split import apply_split, assign_splits, save_split, split_note
 from trueread.errors import InputError
 from trueread.method.base import METHODS, Method, build_method
-from trueread.model.classifier import CARD_FILE, Classifier, read_card
+from trueread.model.card import CARD_FILE, read_card
+from trueread.model.classifier import Classifier
 from trueread.progress import say
 from trueread.record import cohort_facts, environment, metrics_table, threshold_facts, today, write_json
 from trueread.report import make_gallery, write_model_card, write_report

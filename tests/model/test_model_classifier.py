@@ -10,11 +10,10 @@ import torch
 
 from tiny import Foreign, tiny_cohort
 from trueread.errors import InputError, NotMeasured
+from trueread.model import Predictor, ProbabilityFunction
 from trueread.model.backbone import build_backbone
 from trueread.model.classifier import (
     Classifier,
-    Predictor,
-    ProbabilityFunction,
     intensity_moments,
     require_gradients,
     to_probabilities,

@@ -7,13 +7,14 @@ import torch
 
 from tiny import tiny_cohort
 from trueread.model.classifier import Classifier
+from trueread.model.compact import Block, Compact
 from trueread.model.taps import as_map, capture, find_head, find_taps, pooled, token_grid
 
 FAMILIES = {
     "compact": {},
     "resnet18": {},
     "densenet121": {"side": 32},
-    "vgg11_bn": {"side": 32},
+    "mobilenetv3_small_050": {"side": 32},
     "vit_tiny_patch16_224": {"channels": 3},
     "swin_tiny_patch4_window7_224": {"channels": 3, "side": 32},
     "monai:resnet10": {"depth": 8},
@@ -68,6 +69,37 @@ class TestEveryFamily:
             assert spread.shape[:2] == (2, width)
             assert spread.ndim == 2 + len(size)
             assert pooled(output.taps[name], channels=width).shape == (2, width)
+
+
+class TestCompact:
+    @pytest.mark.parametrize("depth", [0, 8], ids=["image", "volume"])
+    def test_its_features_are_the_mean_of_its_last_map(self, depth):
+        torch.manual_seed(0)
+        classifier = Classifier.build(cohort=tiny_cohort(n=40, depth=depth)).eval()
+        output = classifier(torch.rand(2, *classifier.card.input_shape), taps=["stage4"])
+        assert torch.allclose(output.features, output.taps["stage4"].flatten(2).mean(2), atol=1e-6)
+
+    def test_a_blocks_shortcut_is_added_before_the_activation(self):
+        torch.manual_seed(0)
+        block = Block(3, 3, stride=1, dims=2).eval()
+        x = torch.randn(2, 3, 6, 6)
+        torch.nn.init.zeros_(block.conv2.weight)
+        assert torch.allclose(block(x), x.clamp_min(0))
+        halved = Block(3, 5, stride=2, dims=2).eval()
+        torch.nn.init.zeros_(halved.conv2.weight)
+        pooled_first = torch.nn.functional.avg_pool2d(x, 2)
+        scale = 1 / (1 + halved.norm2.eps) ** 0.5
+        expected = torch.einsum("bchw,oc->bohw", pooled_first, halved.shortcut[1].weight[:, :, 0, 0]) * scale
+        assert torch.allclose(halved(x), expected.clamp_min(0), atol=1e-5)
+
+    @pytest.mark.parametrize(("side", "last"), [(16, 2), (28, 4), (32, 4), (64, 4), (96, 6), (128, 4), (224, 7)])
+    def test_its_last_map_stays_small_but_a_map(self, side, last):
+        network = Compact(channels=1, size=side).eval()
+        x = torch.rand(1, 1, side, side)
+        with torch.no_grad():
+            for stage in (network.stem, *network.stages()):
+                x = stage(x)
+        assert x.shape == (1, 160, last, last)
 
 
 class TestAsMap:

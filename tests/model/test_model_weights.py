@@ -202,9 +202,11 @@ class TestPickles:
 
 
 class TestLoadInto:
-    def source(self, tmp_path, *, channels: int = 3, wrapping=lambda s: s) -> tuple[Classifier, Path]:
+    def source(
+        self, tmp_path, name: str = "resnet18", *, channels: int = 3, wrapping=lambda s: s
+    ) -> tuple[Classifier, Path]:
         torch.manual_seed(5)
-        made = Classifier.build("resnet18", cohort=tiny_cohort(n=40, side=28, channels=channels))
+        made = Classifier.build(name, cohort=tiny_cohort(n=40, side=28, channels=channels))
         made.train()(torch.rand(4, channels, 28, 28))
         state = {k: v.clone() for k, v in made.eval().network.backbone.state_dict().items()}
         torch.save(wrapping(state), tmp_path / "start.pt")
@@ -232,8 +234,8 @@ class TestLoadInto:
         ],
     )
     def test_the_wrappings_of_training_scripts(self, tmp_path, wrapping):
-        theirs, path = self.source(tmp_path, wrapping=wrapping)
-        ours = Classifier.build("resnet18", cohort=tiny_cohort(n=40, side=28, channels=3), weights=str(path))
+        theirs, path = self.source(tmp_path, "compact", wrapping=wrapping)
+        ours = Classifier.build("compact", cohort=tiny_cohort(n=40, side=28, channels=3), weights=str(path))
         for name, value in theirs.network.backbone.state_dict().items():
             assert torch.equal(ours.network.backbone.state_dict()[name], value), name
 

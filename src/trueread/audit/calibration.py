@@ -80,6 +80,7 @@ def _before_scaling(member: Member, task: str) -> np.ndarray:
     """The member's probabilities without its temperature, from the calibrated ones (logits up to a constant are log
     p).
     """
-    p = np.clip(member.probabilities.astype(np.float64), 1e-12, 1 - 1e-12 if task == "multilabel" else 1)
+    tiny = np.finfo(np.float32).tiny  # where float32 underflows
+    p = np.clip(member.probabilities.astype(np.float64), tiny, 1 - 1e-12 if task == "multilabel" else 1)
     logits = np.log(p) - np.log1p(-p) if task == "multilabel" else np.log(p)
     return apply_temperature(logits, 1 / member.predictor.card.temperature, task=task)  # type: ignore[arg-type]

@@ -101,9 +101,9 @@ class Subgroups(Audit):
             values = as_categories(frame[attribute])
             levels = list(pd.unique(values.dropna()))
             if not 2 <= len(levels) <= MAX_GROUPS:
+                count = "one value" if len(levels) == 1 else f"{len(levels)} values"
                 skipped.append(
-                    f"'{attribute}' has {len(levels)} values on the test images and is left out (2 to {MAX_GROUPS} "
-                    "are compared)."
+                    f"'{attribute}' has {count} on the test images and is left out (2 to {MAX_GROUPS} are compared)."
                 )
                 continue
             if values.isna().any():
@@ -134,15 +134,17 @@ class Subgroups(Audit):
         self, subject: Subject, ranked: list[Group], statistics: list[Statistic], observed: float
     ) -> tuple[float, float]:
         """Mean gap, and share of gaps at least as large as the observed, when patients are shuffled among groups."""
-        rng = np.random.default_rng(subject.seed)
+        # A stream of its own: a cohort that was itself shuffled with this seed must not be shuffled back into order.
+        rng = np.random.default_rng([subject.seed, *b"subgroups"])
         members = np.stack([g.member for g in ranked])
         overall = np.mean([s(np.ones((1, len(subject.rows)), np.float32))[0] for s in statistics])
         gaps = []
         for _ in range(self.permutations):
             shuffled = members[:, shuffle_patients(subject.clusters, rng)]
             per_group = np.mean([s(shuffled.astype(np.float32)) for s in statistics], axis=0)
-            gaps.append(overall - np.nanmin(per_group))
+            gaps.append(overall - np.fmin.reduce(per_group))
         drawn = np.asarray(gaps)
+        drawn = drawn[~np.isnan(drawn)]  # no group of that shuffle had images of every class
         at_least = drawn >= observed - 1e-9  # the same gap comes up often, and rounding must not tell it from itself
         return float(drawn.mean()), float((1 + at_least.sum()) / (1 + len(drawn)))
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from trueread.cohort.cohort import Cohort
 from trueread.errors import InputError
-from trueread.model.classifier import Classifier, Predictor
+from trueread.model.predictor import Predictor
 from trueread.stats import Estimate, Statistic, mean_over_seeds
 from trueread.training.evaluate import predict_probabilities
 
@@ -98,9 +98,8 @@ def check_fits(predictor: Predictor, cohort: Cohort) -> None:
         "classes": (list(card.classes), list(cohort.classes)),
         "channels": (card.channels, cohort.channels),
         "dimensions": (len(card.size), len(cohort.spatial)),
+        "size": (list(card.size), list(cohort.spatial)),
     }
-    if isinstance(predictor, Classifier) and predictor.card.size:
-        facts["size"] = (list(card.size), list(cohort.spatial))
     for what, (expected, found) in facts.items():
         if expected != found:
             raise InputError(

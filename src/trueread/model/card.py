@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from trueread.errors import InputError
 from trueread.options import validate
 
+CARD_FILE = "card.json"
 CARD_FORMAT: Literal[1] = 1  # raised when an older trueread could misread a newer card
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -78,3 +82,19 @@ def foreign_card(
         "std": list(std) if std is not None else [1.0] * channels,
     }
     return validate(Card, facts, where="the description of this model")
+
+
+def read_card(folder: Path) -> Card:
+    """The card in `folder`. Raises InputError when it is missing, not JSON, or not a card."""
+    path = folder / CARD_FILE
+    if not path.is_file():
+        raise InputError(
+            f"{folder} is no saved classifier: there is no {CARD_FILE} in it; give the folder that `train` wrote."
+        )
+    try:
+        content = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid JSON ({error}); restore the card that was saved.") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path} must be a JSON object; found {type(content).__name__}.")
+    return validate(Card, content, where=str(path))

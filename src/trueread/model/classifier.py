@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from trueread.cohort.cohort import Cohort
 from trueread.errors import InputError, NotMeasured, unknown
 from trueread.model.backbone import Stem, build_backbone
-from trueread.model.card import Card, foreign_card
+from trueread.model.card import CARD_FILE, Card, foreign_card, read_card
+from trueread.model.predictor import Predictor
 from trueread.model.taps import capture, find_head, find_taps
 from trueread.model.weights import load_into, read_weights, save_weights
-from trueread.options import validate
 
-CARD_FILE, WEIGHTS_FILE = "card.json", "weights.safetensors"
+WEIGHTS_FILE = "weights.safetensors"
 
 
 class Output(NamedTuple):
@@ -29,18 +29,6 @@ class Output(NamedTuple):
     logits: Tensor
     features: Tensor | None
     taps: dict[str, Tensor]
-
-
-@runtime_checkable
-class Predictor(Protocol):
-    """What an audit needs at least: a card, and probabilities for images in [0,1]."""
-
-    card: Card
-    has_gradients: bool
-
-    def probabilities(self, images: Tensor) -> Tensor:
-        """float [B,C,...] in [0,1] -> calibrated probabilities [B,K]."""
-        ...
 
 
 class Classifier(nn.Module):
@@ -242,42 +230,6 @@ class Classifier(nn.Module):
         return classifier.eval()
 
 
-class ProbabilityFunction:
-    """A classifier that is only a function: audits that need probabilities run, those that need gradients say why not.
-
-    function: float32 array [B,C,...] in [0,1] -> probabilities [B,K].
-    """
-
-    has_gradients = False
-
-    def __init__(
-        self,
-        function: Callable[[np.ndarray], np.ndarray],
-        *,
-        classes: Sequence[str],
-        size: Sequence[int],
-        channels: int = 3,
-        task: str | None = None,
-        threshold: float | None = None,
-    ) -> None:
-        self.function = function
-        self.card = foreign_card(
-            backbone="function", weights="a function, as given", classes=classes, size=size, channels=channels,
-            task=task, threshold=threshold,
-        )  # fmt: skip
-
-    def probabilities(self, images: Tensor) -> Tensor:
-        """Probabilities [B,K] of images float [B,C,...] in [0,1], checked: shape, range, nan."""
-        answer = np.asarray(self.function(images.detach().float().cpu().numpy()), dtype=np.float32)
-        expected = (len(images), len(self.card.classes))
-        if answer.shape != expected or not np.isfinite(answer).all() or answer.min() < 0 or answer.max() > 1 + 1e-4:
-            raise InputError(
-                f"the probability function must return {expected} values in [0,1]; found shape {answer.shape}"
-                f"{'' if answer.size == 0 else f', {answer.min():.3g} to {answer.max():.3g}'}."
-            )
-        return torch.from_numpy(answer)
-
-
 def require_gradients(predictor: Predictor) -> Classifier:
     """The predictor as a Classifier, or NotMeasured when it is a function without gradients."""
     if not isinstance(predictor, Classifier):
@@ -307,19 +259,3 @@ def intensity_moments(cohort: Cohort, rows: np.ndarray | None = None) -> tuple[l
     mean = total / len(sample)
     std = np.sqrt(np.maximum(squares / len(sample) - mean**2, 0))
     return [float(m) for m in mean], [float(max(s, 1e-3)) for s in std]
-
-
-def read_card(folder: Path) -> Card:
-    """The card in `folder`. Raises InputError when it is missing, not JSON, or not a card."""
-    path = folder / CARD_FILE
-    if not path.is_file():
-        raise InputError(
-            f"{folder} is no saved classifier: there is no {CARD_FILE} in it; give the folder that `train` wrote."
-        )
-    try:
-        content = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid JSON ({error}); restore the card that was saved.") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path} must be a JSON object; found {type(content).__name__}.")
-    return validate(Card, content, where=str(path))

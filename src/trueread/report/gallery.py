@@ -16,7 +16,7 @@ from trueread.report.words import slug
 
 if TYPE_CHECKING:
     from trueread.cohort.cohort import Cohort
-    from trueread.model.classifier import Predictor
+    from trueread.model.predictor import Predictor
 
 FOLDER = Path("figures") / "gallery"
 KINDS = ("right", "wrong", "confidently right", "confidently wrong", "least certain")

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from trueread.cohort.cohort import Cohort
-from trueread.model.classifier import Classifier, Predictor, to_probabilities
+from trueread.model.classifier import Classifier, to_probabilities
+from trueread.model.predictor import Predictor
 from trueread.stats.calibration import fit_temperature
 from trueread.stats.threshold import choose_threshold
 from trueread.training.batches import ImageStore, batch_slices
