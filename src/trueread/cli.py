@@ -33,6 +33,7 @@ def _print_version(wanted: bool) -> None:
 
 DATA_HELP = "phantom, medmnist:NAME[@SIZE], folder:PATH, csv:PATH, or a path"
 SET_HELP = "option of the data source, as key=value; repeat for more (size=64, patient=lesion_id)"
+OPTION_HELP = "option of the method, as key=value (gamma=1); of composed ones, per name (focal={gamma: 1})"
 TRAIN_HELP = "option of the training loop, as key=value (epochs=20, backbone=resnet18)"
 
 Data = Annotated[str, typer.Argument(metavar="DATA", help=DATA_HELP)]
@@ -127,6 +128,7 @@ def train(
     seed: Annotated[int, typer.Option(help="seed of everything random")] = 0,
     set_: DataOptions = None,
     train_: TrainOptions = None,
+    option: Annotated[list[str] | None, typer.Option("--option", "-x", metavar="KEY=VALUE", help=OPTION_HELP)] = None,
     out: Out = None,
 ) -> None:
     """Train one classifier and measure it on its test split.
@@ -136,6 +138,8 @@ def train(
     `trueread train phantom`
 
     `trueread train csv:labels.csv -s patient=lesion_id -m class-weights+mixup -t epochs=30 -o runs/skin`
+
+    `trueread train phantom -m focal -x gamma=1`
     """
     from trueread import commands
     from trueread.options import validate
@@ -146,7 +150,10 @@ def train(
     folder = out or Path("runs") / plain_name(f"{data}-{method}")
     settings = pairs(train_)
     validate(TrainConfig, settings, where="--train")
-    commands.train(data, method, out=folder, seed=seed, source=pairs(set_), **settings)
+    typed = typed_command(sys.argv[1:])
+    commands.train(
+        data, method, out=folder, seed=seed, source=pairs(set_), options=pairs(option), command=typed, **settings
+    )
     _show_scorecard(folder)
     print(cell_folder(folder, method, seed) / "model")
 

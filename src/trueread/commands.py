@@ -35,7 +35,7 @@ from trueread.runner import SPLIT_FILE, SUMMARY, cell_folder, run_study
 from trueread.shift.base import SHIFTS
 from trueread.stats import decide
 from trueread.study import Study, load_study
-from trueread.training.batches import batch_slices
+from trueread.training.batches import batch_slices, unit_intensities
 
 PREDICT_BATCH = 64
 
@@ -61,12 +61,12 @@ def run(
 
 def train(
     data: str | Cohort, method: str = "erm", *, out: str | Path, seed: int = 0, source: Mapping[str, Any] | None = None,
-    options: Mapping[str, Any] | None = None, **settings: Any,
+    options: Mapping[str, Any] | None = None, command: str = "", **settings: Any,
 ) -> Classifier:  # fmt: skip
     """Train one classifier and keep it in the run folder `out`, with its performance on the test split.
 
-    data: "SOURCE:LOCATION" with `source` as its options, or a Cohort. options: of the method. settings: of the loop
-    (`epochs=20`, `backbone="resnet18"`, ...).
+    data: "SOURCE:LOCATION" with `source` as its options, or a Cohort. options: of the method. command: for the
+    record. settings: of the loop (`epochs=20`, `backbone="resnet18"`, ...).
     """
     study = {
         "name": "train",
@@ -76,7 +76,7 @@ def train(
         "train": settings,
         "audits": ["performance", "calibration"],
     }
-    folder = run(study, out=out, cohort=None if isinstance(data, str) else data)
+    folder = run(study, out=out, cohort=None if isinstance(data, str) else data, command=command)
     return Classifier.load(cell_folder(folder, method, seed) / "model")
 
 
@@ -127,13 +127,12 @@ def predict(
         raise InputError(f"predict reads square images; this model was trained on {'x'.join(map(str, card.size))}.")
     files = list_images(images)
     read = read_images(files, size=card.size[0], channels=card.channels, fit=card.fit)
+    white = card.white if (read.white == 255) == (card.white == 255) else read.white  # 12 bits stay 12 bits
     overlays = Overlays(Path(explain)) if explain is not None else None
     parts, evidence = [], []
     slices = batch_slices(len(read.images), PREDICT_BATCH)
     for part in track(slices, what="predicting", unit="batches"):
-        batch = torch.from_numpy(np.multiply(read.images[part], np.float32(1 / read.white), dtype=np.float32)).clamp_(
-            max=1
-        )
+        batch = unit_intensities(read.images[part], white).clamp_(max=1)
         with torch.no_grad():
             probabilities = classifier.probabilities(batch).numpy()
         parts.append(probabilities)

@@ -154,9 +154,7 @@ def read_predictions(cell: Path, cohort: Cohort, rows: np.ndarray) -> np.ndarray
 
     Raises InputError when an image was in another split when the cell was trained.
     """
-    frame = pd.read_csv(
-        cell / PREDICTIONS, dtype={"id": str}, float_precision="round_trip", keep_default_na=False
-    ).set_index("id")
+    frame = pd.read_csv(cell / PREDICTIONS, dtype={"id": str}, keep_default_na=False).set_index("id")
     wanted = cohort.table[["id", "split"]].iloc[rows]
     moved = wanted[wanted["split"].to_numpy() != frame["split"].reindex(wanted["id"]).to_numpy()]
     if len(moved):
@@ -183,7 +181,7 @@ def _refuse_other(cell: Path, section: MethodSection, cohort: Cohort) -> None:
         what = "data"
     if what is not None:
         raise InputError(
-            f"{cell} holds a finished training of '{section.title}' whose {what} differs; give the method another "
+            f"{cell} holds a finished training of '{section.title}' with other {what}; give the method another "
             "label or the run another folder (--out), or delete that one to train again."
         )
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pictures import save, scene
+from PIL import Image
 
 from trueread.cohort import load_cohort
 from trueread.cohort.classes import natural_key
@@ -264,3 +265,16 @@ def test_kermany_by_patient(real_data):
         rows = found.rows(split)
         assert len(rows) / 5216 == pytest.approx(share, abs=0.001)
         assert cohort.labels[rows].mean() == pytest.approx(3875 / 5216, abs=0.002)
+
+
+def test_12_bits_in_16_use_their_whole_range_when_white_is_said(tmp_path):
+    for kind, top in (("a", 4095), ("b", 2048)):
+        (tmp_path / kind).mkdir()
+        for i in range(2):
+            pixels = np.full((20, 20), top, np.uint16)
+            Image.fromarray(pixels).save(tmp_path / kind / f"{i}.png")
+    cohort = load_cohort(f"folder:{tmp_path}", size=16, white=4095)
+    assert cohort.white == 4095
+    assert (cohort.images[0].max(), cohort.images[-1].max()) == (4095, 2048)
+    with pytest.raises(InputError, match="white is declared as 3000, but an image reaches 4095"):
+        load_cohort(f"folder:{tmp_path}", size=16, white=3000)

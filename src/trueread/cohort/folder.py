@@ -29,6 +29,7 @@ def folder(
     size: Annotated[int, Field(ge=16, le=1024)] = 64,
     channels: Channels = "auto",
     fit: Fit = "crop",
+    white: Annotated[int, Field(ge=1, le=65535)] | None = None,
     patient: str | None = None,
     classes: list[str] | None = None,
     use_split: bool = True,
@@ -40,6 +41,7 @@ def folder(
 
     location: PATH/CLASS/**/image.png or PATH/SPLIT/CLASS/**/image.png. Images in deeper folders belong to the class.
     size, channels, fit: side in pixels, 1 or 3, and how other shapes become square; see `read.read_image`.
+    white: the stored intensity that becomes 1.0, such as 4095 for 12 bits in 16; default: the files' full range.
     patient: regular expression, searched in "CLASS/file.jpeg" (always with "/"). The group named `patient`, else the
         first group, else the whole match is the patient. Without it patients are unknown.
     classes: their order, when it is not to be alphabetical (numbers count by value): the last of two is the positive
@@ -72,6 +74,7 @@ def folder(
     labels = table["class"].map({c: i for i, c in enumerate(order)}).to_numpy(np.int64)
     refuse_empty_classes(root.name, labels, order)
     options = {"size": size, "channels": channels, "fit": fit, "patient": patient, "classes": classes, "task": task}
+    options["white"] = white
     return Cohort(
         name=name or root.name,
         images=read.images,
@@ -79,7 +82,7 @@ def folder(
         table=table[["id", "patient", "split"]],
         classes=tuple(order),
         task=("binary" if len(order) == 2 else "multiclass") if task == "auto" else task,
-        white=read.white,
+        white=white or read.white,
         patients_known=patient is not None,
         modality=modality,
         origin={"source": f"folder:{location}", "options": {**options, "use_split": use_split}},

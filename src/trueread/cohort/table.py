@@ -39,6 +39,7 @@ def csv(
     size: Annotated[int, Field(ge=16, le=1024)] = 64,
     channels: Channels = "auto",
     fit: Fit = "crop",
+    white: Annotated[int, Field(ge=1, le=65535)] | None = None,
     classes: list[str] | None = None,
     modality: str = "any",
     task: Literal["auto", "binary", "multiclass", "ordinal", "multilabel"] = "auto",
@@ -55,6 +56,7 @@ def csv(
         none.
     root: the folder of the images (default: that of the table). Paths that leave it are refused.
     size, channels, fit: side in pixels, 1 or 3, and how other shapes become square; see `read.read_image`.
+    white: the stored intensity that becomes 1.0, such as 4095 for 12 bits in 16; default: the files' full range.
     classes: their order, when it is not to be alphabetical (numbers count by value): the last of two is the positive
         class. Rows of other classes are left out; in lists of labels only the other names are.
     task: "auto" is multilabel with `labels` or lists, else binary for two classes and otherwise multiclass.
@@ -106,7 +108,7 @@ def csv(
         classes=tuple(order),
         task=task,
         masks=masks,
-        white=read.white,
+        white=white or read.white,
         patients_known=used["patient"] is not None,
         modality=modality,
         origin={"source": f"csv:{location}", "options": options},

@@ -62,7 +62,7 @@ def build_backbone(
     return _from_timm(name, channels=channels, size=size, small=small, forced=stem == "small", pretrained=pretrained)
 
 
-@backbone("compact", source="trueread", summary="Small residual CNN for CPUs, 0.7 M weights, images and volumes.")
+@backbone("compact", source="trueread", summary="Small residual CNN for CPUs, 0.56 M weights (1.6 M for volumes).")
 def compact(*, channels: int, size: tuple[int, ...]) -> Backbone:
     """See `Compact`. Its stem already depends on the image's side."""
     net = Compact(channels=channels, size=max(size), dims=len(size))

@@ -222,6 +222,7 @@ def _explain(
 
     from trueread.model.classifier import require_gradients
     from trueread.model.explain import grad_cam
+    from trueread.training.batches import ImageStore
 
     maps: list[NDArray[np.float32]] = []
     layer = ""
@@ -233,11 +234,10 @@ def _explain(
     classifier.eval()
     try:
         device = next((p.device for p in classifier.parameters()), torch.device("cpu"))
+        store = ImageStore(cohort, device)
         for start in range(0, len(rows), EXPLAINED_AT_ONCE):
             part = slice(start, start + EXPLAINED_AT_ONCE)
-            stored = cohort.images[rows[part]].astype(np.float32) / np.float32(cohort.white)
-            images = torch.from_numpy(stored).clamp_(max=1.0).to(device)
-            explanation = grad_cam(classifier, images, torch.from_numpy(targets[part]).to(device))
+            explanation = grad_cam(classifier, store.batch(rows[part]), torch.from_numpy(targets[part]).to(device))
             maps += list(explanation.maps.float().cpu().numpy())
             layer = explanation.layer
     except NotMeasured as reason:

@@ -32,9 +32,15 @@ class ImageStore:
             if picked.dtype == torch.int16:  # torch has no arithmetic on uint16
                 picked = picked.to(torch.int32).bitwise_and(0xFFFF)
             return picked.float().div_(self.white)
-        # divided, not multiplied by 1 / white, so that a GPU and a CPU see the same bits
-        array = np.divide(self.images[rows], np.float32(self.white), dtype=np.float32)
-        return torch.from_numpy(array).to(self.device, non_blocking=True)
+        return unit_intensities(self.images[rows], self.white).to(self.device, non_blocking=True)
+
+
+def unit_intensities(stored: np.ndarray, white: int) -> Tensor:
+    """Stored integers as float32 in [0,1], `white` being 1.
+
+    Divided, not multiplied by 1 / white, so that a GPU and a CPU see the same bits.
+    """
+    return torch.from_numpy(np.divide(stored, np.float32(white), dtype=np.float32))
 
 
 def epoch_order(n: int, *, generator: torch.Generator, sampling: Tensor | None = None) -> np.ndarray:
