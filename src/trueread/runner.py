@@ -91,9 +91,7 @@ def train_method(study: Study, cohort: Cohort, section: MethodSection, made: Met
     members = []
     for seed in study.seeds:
         cell = cell_folder(folder, section.title, seed)
-        if is_done(cell):
-            _refuse_other(cell, section, cohort)
-        else:
+        if not is_done(cell):
             train_cell(study, cohort, section, made if seed == study.seeds[0] else _build(section), seed, cell)
         classifier = Classifier.load(cell / "model")
         test = read_predictions(cell, cohort, test_rows)
@@ -171,8 +169,8 @@ def _method(section: MethodSection) -> dict[str, Any]:
 
 
 def _refuse_other(cell: Path, section: MethodSection, cohort: Cohort) -> None:
-    """Raise InputError when a finished cell is of another method, other options or other data: its numbers would pass
-    for those of this study.
+    """Raise InputError when a finished cell is of another method, other options, other data or another split: its
+    numbers would pass for those of this study.
     """
     stored = json.loads((cell / METHOD).read_text(encoding="utf-8"))
     given = _method(section)
@@ -184,6 +182,7 @@ def _refuse_other(cell: Path, section: MethodSection, cohort: Cohort) -> None:
             f"{cell} holds a finished training of '{section.title}' with other {what}; give the method another "
             "label or the run another folder (--out), or delete that one to train again."
         )
+    read_predictions(cell, cohort, np.concatenate([cohort.rows("val"), cohort.rows("test")]))
 
 
 def _build(section: MethodSection) -> Method:
@@ -207,6 +206,10 @@ def _claim(folder: Path, study: Study, cohort: Cohort) -> None:
                 f"{folder} holds a run of another study (its '{changed[0]}' differs); "
                 "give another folder with --out, or delete it."
             )
+    for section in study.methods:  # all of them, before the first one trains for hours
+        for cell in (cell_folder(folder, section.title, seed) for seed in study.seeds):
+            if is_done(cell):
+                _refuse_other(cell, section, cohort)
     save_study(study, path)
     save_split(cohort, folder / SPLIT_FILE)
 

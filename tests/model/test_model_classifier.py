@@ -137,6 +137,11 @@ class TestMoments:
 
 
 class TestBackbones:
+    def test_a_family_without_patches_or_small_stem_keeps_the_standard_one(self):
+        assert build_backbone("mixer_s16_224", channels=1, size=(64, 64)).stem == "standard"
+        with pytest.raises(InputError, match="cannot be built"):
+            build_backbone("mixer_s16_224", channels=1, size=(64, 64), stem="small")
+
     @pytest.mark.parametrize(
         ("name", "tap"), [("resnet18", "layer1"), ("densenet121", "features.denseblock1"), ("compact", "stage1")]
     )

@@ -371,3 +371,14 @@ class TestMistakes:
 
     def test_hooks_do_nothing_by_default(self):
         assert same(run(hooks=Hooks()), run(hooks=build_method("erm")))
+
+
+def test_a_sample_without_a_known_label_is_not_believed_in_the_ledger():
+    cohort = tiny_cohort("multilabel")
+    labels = cohort.labels.copy()
+    unknown = int(cohort.rows("train")[0])
+    labels[unknown] = np.nan
+    fitted = run(dataclasses.replace(cohort, labels=labels), epochs=1)
+    assert fitted.ledger.loss[0, 0].isnan()
+    assert fitted.ledger.probability[0, 0].isnan()
+    assert fitted.ledger.loss[0, 1:].isfinite().all()

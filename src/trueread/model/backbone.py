@@ -93,7 +93,12 @@ def _from_timm(
         if small:
             options["patch_size"] = max(2, min(size) // 14)  # keeps the 14x14 grid of tokens of the 224 px design
     try:
-        module: Any = timm.create_model(name, pretrained=pretrained, **options)
+        try:
+            module: Any = timm.create_model(name, pretrained=pretrained, **options)
+        except TypeError:  # fixed in size, but not cut into patches (Mixer, MaxViT): the standard stem is all it has
+            if options.pop("patch_size", None) is None or forced:
+                raise
+            module = timm.create_model(name, pretrained=pretrained, **options)
     except (TypeError, AssertionError) as error:
         raise InputError(
             f"'{name}' cannot be built for {size[0]}x{size[1]} images: {error}; choose another size or backbone."
@@ -108,7 +113,7 @@ def _from_timm(
     stem: Literal["standard", "small"] = "standard"
     if "patch_size" in options:
         stem = "small"
-    elif small:
+    elif small and "img_size" not in options:
         replaced = _small_stem(module)
         if forced and not replaced:
             raise InputError(

@@ -19,7 +19,8 @@ class TrainConfig(BaseModel):
     """Options of the training loop.
 
     backbone: a name of `trueread list backbones`, or any timm architecture. weights: "none", "hub", or a local file.
-    warmup: share of all steps in which the learning rate rises linearly. clip_norm: largest gradient norm; None is off.
+    warmup: share of all steps in which the learning rate rises linearly.
+    clip_norm: largest norm of the gradient of the classifier's weights; None is off.
     ema_decay: decay of the exponential moving average of the weights; the average is what is evaluated and kept.
     patience: stop after that many epochs without a better validation value; None trains all epochs.
     select: which epoch's weights are kept; always decided on validation.

@@ -12,10 +12,9 @@ class Ledger:
     """Loss and probability of the given label for each of N training samples, by epoch.
 
     rows: int64 [N], the samples' positions in the cohort. labels: as given, int64 [N] or float32 [N,K].
-    loss, probability: float32 [epochs,N]; nan where a sample was not seen. Both are measured on the batch as the
-    network
-    saw it (augmented, in training mode), against the given label whatever the method trains on. For multilabel, the
-    loss is the mean over known labels and the probability that of the whole given label vector's geometric mean.
+    loss, probability: float32 [epochs,N]; nan where a sample was not seen, or has no known label. Both are measured on
+    the batch as the network saw it (augmented, in training mode), against the given label whatever the method trains
+    on. For multilabel, the loss is the mean over known labels, the probability the geometric mean of theirs.
     epoch: the one being filled; epochs: how many there will be.
     """
 

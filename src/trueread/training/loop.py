@@ -212,7 +212,8 @@ class _Run:
             update_average(self.average, self.classifier, decay=self.config.ema_decay or 0.0)
         with torch.no_grad():
             given = as_targets(labels, self.cohort.n_classes)
-            self.ledger.record(positions, cross_entropy(step.logits, given, multilabel=step.multilabel))
+            loss_of_given = cross_entropy(step.logits, given, multilabel=step.multilabel)
+            self.ledger.record(positions, torch.where(given.isnan().all(1), torch.nan, loss_of_given))
         return loss
 
     def _refuse_nan(self, loss: Tensor, index: np.ndarray, epoch: int) -> None:
