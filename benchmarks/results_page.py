@@ -18,6 +18,7 @@ from trueread import Estimate
 HERE = Path(__file__).resolve().parents[1]
 PAGE = HERE / "docs" / "results.md"
 README = HERE / "README.md"
+PUBLISHED = {"auroc": "AUROC", "accuracy": "accuracy"}
 HEAD = """# Results
 
 Generated from `results/*.json` by `make results`. Intervals are 95 %, by bootstrap over patients (over images where
@@ -61,9 +62,13 @@ def _erm_row(row: dict[str, Any]) -> str:
     published = row["published"]
     theirs = "-"
     if published:
-        figures = f"AUROC {published['auroc']:.3f}, accuracy {published['accuracy']:.3f}"
-        theirs = f"{figures} ({published['source']}; protocol differs)"
+        figures = [f"{title} {published[k]:.3f} (ours {_difference(row, k)})" for k, title in PUBLISHED.items()]
+        theirs = f"{', '.join(figures)}; {published['source']}; protocol differs"
     return f"| {row['cohort']} | {_test_set(row)} | {row['backbone']}, {side} | {' | '.join(cells)} | {theirs} |"
+
+
+def _difference(row: dict[str, Any], measure: str) -> str:
+    return f"{row['measures'][measure]['value'] - row['published'][measure]:+.3f}"
 
 
 def _test_set(row: dict[str, Any]) -> str:
