@@ -28,6 +28,7 @@ quick: lint types  ## the same without what trains networks or reads whole cohor
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python benchmarks/results_page.py --check
 
 types: $(READY)
 	$(BIN)/mypy

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,10 @@ from trueread.cohort.split import assign_splits, save_split
 from trueread.errors import InputError
 from trueread.method.base import METHODS, Method
 from trueread.model.classifier import Classifier
+from trueread.options import validate
 from trueread.progress import set_quiet
 from trueread.runner import cell_folder, read_predictions, run_study, write_predictions
-from trueread.study import load_study
+from trueread.study import Study, load_study
 from trueread.training import loop
 
 PATIENT = r"patient\d+"
@@ -40,8 +42,17 @@ def _quiet_and_on_one_thread():
 @pytest.fixture
 def no_page(monkeypatch):
     """Leave the report out, which takes longer than the training and has tests of its own."""
-    monkeypatch.setattr(runner, "write_report", lambda folder: None)
-    monkeypatch.setattr(runner, "write_model_card", lambda folder, name: None)
+    monkeypatch.setattr(runner, "write_report", lambda _folder: None)
+    monkeypatch.setattr(runner, "write_model_card", lambda _folder, _name: None)
+
+
+def must_not(what: str):
+    """A stand-in for something that must not happen here."""
+
+    def never(*_arguments, **_options):
+        pytest.fail(what)
+
+    return never
 
 
 @pytest.fixture
@@ -99,8 +110,8 @@ def whole(tmp_path_factory):
     root = tmp_path_factory.mktemp("whole")
     pictures = write_pictures(root / "hospital", broken=2)
     study = tiny_study(
-        data={"source": f"folder:{pictures}", "size": 16, "patient": PATIENT}, methods=["erm", "class-weights"], seeds=2,
-        explain=True, audits="all",
+        data={"source": f"folder:{pictures}", "size": 16, "patient": PATIENT}, methods=["erm", "class-weights"],
+        seeds=2, explain=True, audits="all",
     )  # fmt: skip
     return commands.run(study, out=root / "run", command="trueread run tiny.yaml")
 
@@ -199,12 +210,12 @@ class TestWhatIsWritten:
 
     def test_the_environment_says_what_ran_and_how(self, whole):
         facts = json.loads((whole / "environment.json").read_text())
-        assert (facts["torch"], facts["precision"], facts["threads"]) == (torch.__version__, "fp32", 1)
+        assert (facts["torch"], facts["precision"], facts["threads"]) == (version("torch"), "fp32", 1)
         assert facts == json.loads((whole / "summary.json").read_text())["environment"]
 
     def test_a_second_run_trains_nothing_and_says_the_same(self, whole, monkeypatch):
         findings, summary, weights = findings_of(whole), summary_of(whole), weights_of(whole)
-        monkeypatch.setattr(runner, "fit", lambda *a, **k: pytest.fail("trained again"))
+        monkeypatch.setattr(runner, "fit", must_not("trained again"))
         commands.run(load_study(whole / "study.yaml"), out=whole, command="trueread run tiny.yaml")
         assert findings_of(whole) == findings
         assert summary_of(whole) == summary
@@ -217,25 +228,24 @@ class TestResume:
     def uninterrupted(self, tmp_path, no_page):
         return run(tmp_path / "uninterrupted", methods=["erm", "mixup"], train={**TRAIN, "epochs": 2, "augment": "any"})
 
-    @pytest.mark.parametrize("at", [1, 3, 4])
+    @pytest.mark.parametrize("at", [1, 2, 3, "predictions"])
     def test_a_run_that_was_interrupted_ends_as_if_it_had_not_been(self, tmp_path, uninterrupted, monkeypatch, at):
-        """Interrupted in the first cell's second epoch; in the second cell's first and second epoch."""
-        validate, calls = loop._Run._validate, []
+        """In the first cell's second epoch, in the second cell's first and second one, and after all its training."""
+        place, name = (runner, "predict_probabilities") if at == "predictions" else (loop._Run, "_validate")
+        real, calls = getattr(place, name), []
 
-        def interrupting(self, epoch):
-            calls.append(epoch)
-            if len(calls) == at + 1:
+        def interrupting(*arguments, **options):
+            calls.append(1)
+            if len(calls) == (2 if at == "predictions" else at + 1):
                 raise KeyboardInterrupt
-            return validate(self, epoch)
+            return real(*arguments, **options)
 
         options = {"methods": ["erm", "mixup"], "train": {**TRAIN, "epochs": 2, "augment": "any"}}
         folder = tmp_path / "interrupted"
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(loop._Run, "_validate", interrupting if at < 4 else interrupting)
-            if at == 4:
-                patch.setattr(loop._Run, "_validate", validate)
-                patch.setattr(runner, "predict_probabilities", self.second_time_interrupts())
+        monkeypatch.setattr(place, name, interrupting)
+        with pytest.raises(KeyboardInterrupt):
             run(folder, **options)
+        monkeypatch.setattr(place, name, real)
         assert not (folder / "summary.json").exists()
         run(folder, **options)
         assert weights_of(folder) == weights_of(uninterrupted)
@@ -245,20 +255,6 @@ class TestResume:
         histories = [pd.read_csv(f / "history.csv").drop(columns=timing) for f in (folder, uninterrupted)]
         pd.testing.assert_frame_equal(*histories, check_exact=True)
         assert not list(folder.rglob("*.pt"))
-
-    @staticmethod
-    def second_time_interrupts():
-        """After the training and before the predictions, which are the sign of done."""
-        calls = []
-
-        def predict(*args, **kwargs):
-            calls.append(1)
-            if len(calls) == 2:
-                raise KeyboardInterrupt
-            return original(*args, **kwargs)
-
-        original = runner.predict_probabilities
-        return predict
 
     def test_a_method_or_a_seed_added_later_trains_only_its_own_cells(self, tmp_path, trained):
         run(tmp_path, methods=["erm"])
@@ -318,19 +314,24 @@ class TestRefused:
     def test_a_finished_training_of_other_options_is_not_passed_off_as_this_one(self, tmp_path):
         run(tmp_path, methods=[{"name": "focal", "gamma": 1.0}])
         words = self.refusal(tmp_path, methods=[{"name": "focal", "gamma": 3.0}])
-        assert "finished training of 'focal' whose options differs" in words
+        assert "finished training of 'focal' with other options" in words
         run(tmp_path, methods=[{"name": "focal", "gamma": 1.0}, {"name": "focal", "gamma": 3.0, "label": "focal 3"}])
         assert set(findings_of(tmp_path)) == {"focal", "focal 3"}
-        assert "whose name differs" in self.refusal(tmp_path, methods=[{"name": "erm", "label": "focal"}])
+        assert "with other name" in self.refusal(tmp_path, methods=[{"name": "erm", "label": "focal"}])
+
+    def test_a_stale_training_is_found_before_a_new_one_starts(self, tmp_path, trained):
+        run(tmp_path, methods=[{"name": "focal", "gamma": 1.0}])
+        self.refusal(tmp_path, methods=["erm", {"name": "focal", "gamma": 3.0}])
+        assert trained == ["focal, seed 0"]
 
     def test_other_data_under_the_same_name(self, tmp_path):
         """The files were replaced, or the cohort was made anew in Python: the ids are the same, the images are not."""
         cohort = with_sites()
         run(tmp_path, cohort)
         other = dataclasses.replace(cohort, images=255 - cohort.images)
-        assert "whose data differs" in self.refusal(tmp_path, other)
+        assert "with other data" in self.refusal(tmp_path, other)
         relabelled = dataclasses.replace(cohort, labels=1 - cohort.labels)
-        assert "whose data differs" in self.refusal(tmp_path, relabelled)
+        assert "with other data" in self.refusal(tmp_path, relabelled)
 
     def test_an_image_that_moved_from_validation_to_test(self, tmp_path):
         """The selection has seen it: it is no test image of this classifier."""
@@ -361,7 +362,7 @@ class TestRefused:
         ],
     )
     def test_mistakes_in_names_do_not_wait_for_the_data(self, tmp_path, monkeypatch, changed, words):
-        monkeypatch.setattr(runner, "load_cohort", lambda *a, **k: pytest.fail("data were loaded"))
+        monkeypatch.setattr(runner, "load_cohort", must_not("data were loaded"))
         with pytest.raises(InputError) as error:
             commands.run(tiny_study(**changed), out=tmp_path / "run")
         assert words in str(error.value)
@@ -444,7 +445,8 @@ class TestSplit:
 class TestPredictions:
     @pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
     def test_they_come_back_as_the_same_float32(self, tmp_path, task):
-        cohort = assign_splits(dataclasses.replace(tiny_cohort(task, n=90), classes=("a,b", 'c "d"', "p:x")[: 2 + (task != "binary")]))  # fmt: skip  # noqa: E501
+        names = ("a,b", 'c "d"', "p:x")[: 2 if task == "binary" else 3]
+        cohort = assign_splits(dataclasses.replace(tiny_cohort(task, n=90), classes=names))
         ids = ["NA", "007", "1e5", "null", "a,b", 'say "x"', "nan", "é/ü", "-", "None", *cohort.table["id"][10:]]
         cohort = dataclasses.replace(cohort, table=cohort.table.assign(id=ids))
         rows = np.concatenate([cohort.rows("val"), cohort.rows("test")])
@@ -487,10 +489,8 @@ class TestMethodsReport:
         assert report == {"rate": None, "tensor": [1.0, None], "n": 3, "path": "x", "by class": {"0": 0.5}}
 
 
-def test_run_study_takes_a_study_and_names_its_folder(tmp_path, monkeypatch, no_page):
-    from trueread.options import validate
-    from trueread.study import Study
-
+@pytest.mark.usefixtures("no_page")
+def test_run_study_takes_a_study_and_names_its_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = run_study(validate(Study, tiny_study(), where="x"), cohort=with_sites())
     assert folder == Path("runs") / "tiny"

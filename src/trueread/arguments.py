@@ -45,4 +45,5 @@ def _without_folders(argument: str) -> str:
     """ "folder:kermany" from "folder:/home/somebody/kermany"."""
     start = re.match(r"([\w-]+[=:])*", argument).end()  # type: ignore[union-attr]
     path = Path(argument[start:]).expanduser()
-    return argument[:start] + path.name if path.is_absolute() and path.parent.exists() else argument
+    is_folder_of_somebody = path.is_absolute() and len(path.parts) > 2 and path.parent.exists()
+    return argument[:start] + path.name if is_folder_of_somebody else argument

@@ -268,9 +268,10 @@ def main() -> None:
     except TruereadError as error:
         code = _say_mistake(str(error))
     except UsageError as error:
-        message = error.format_message().rstrip(".")  # "" when the help was asked for, which is printed by now
-        where = f"; `{error.ctx.command_path} --help` says more." if error.ctx else "."
-        code = _say_mistake(message + where) if message else BAD_INPUT
+        message = error.format_message()  # "" when the help was asked for, which is printed by now
+        stop = "" if message.endswith((".", "?")) else "."
+        where = f" `{error.ctx.command_path} --help` says more." if error.ctx else ""
+        code = _say_mistake(message + stop + where) if message else BAD_INPUT
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except BrokenPipeError:  # `trueread list ... | head`

@@ -119,7 +119,8 @@ def predict(
 
     images: files, or folders that are searched for images. explain: folder for an overlay PNG per image, Grad-CAM of
     the most probable class; its largest evidence, in logit units, is the column `evidence`. All overlays share one
-    colour scale, set by the strongest evidence among the first images. Raises InputError when no image can be read.
+    colour scale, set by the strongest evidence among the first images. Raises InputError when more than half of the
+    images cannot be read.
     """
     classifier = Classifier.load(find_model(model)) if isinstance(model, (str, Path)) else model
     card = classifier.card

@@ -1,0 +1,383 @@
+"""The commands as functions: what is audited is what was held out, and what is predicted is what was audited."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn.metrics as sk
+import torch
+from PIL import Image
+
+from tiny import Foreign, tiny_cohort, tiny_config
+from tiny_runs import TRAIN, tiny_study, with_sites, write_pictures
+from trueread import commands
+from trueread.audit.finding import Verdict
+from trueread.cohort.source import load_cohort
+from trueread.cohort.split import assign_splits, save_split
+from trueread.commands import decisions, find_model, list_images
+from trueread.errors import InputError
+from trueread.model.card import Card
+from trueread.model.classifier import Classifier
+from trueread.model.predictor import ProbabilityFunction
+from trueread.progress import set_quiet
+from trueread.runner import cell_folder
+from trueread.training.evaluate import predict_probabilities
+from trueread.training.loop import fit
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quiet_and_on_one_thread():
+    torch.set_num_threads(1)
+    set_quiet(True)
+    yield
+    set_quiet(False)
+
+
+def headline(findings, audit: str = "performance"):
+    return next(f for f in findings if f.audit == audit).headline.estimate
+
+
+@pytest.fixture(scope="module")
+def memorised(tmp_path_factory):
+    """A run on a table whose test labels are half wrong: what it learned shows on its training images alone."""
+    root = tmp_path_factory.mktemp("memorised")
+    cohort = assign_splits(with_sites(), test=0.3)
+    rows = cohort.rows("test")
+    labels = cohort.labels.copy()
+    labels[rows[::2]] = 1 - labels[rows[::2]]
+    files = [f"{name}.png" for name in cohort.table["id"]]
+    for image, name in zip(cohort.images, files, strict=True):
+        Image.fromarray(image[0]).save(root / name)
+    table = cohort.table[["patient", "site"]].assign(image=files, label=[cohort.classes[k] for k in labels])
+    table.to_csv(root / "labels.csv", index=False)
+    saved = dataclasses.replace(cohort, table=cohort.table.assign(id=files))
+    save_split(saved, root / "mine.csv")
+    study = tiny_study(
+        data={"source": f"csv:{root / 'labels.csv'}", "size": 16}, split={"file": str(root / "mine.csv")},
+        audits=["performance", "calibration"], train={**TRAIN, "epochs": 2},
+    )  # fmt: skip
+    return commands.run(study, out=root / "run"), root
+
+
+class TestAudit:
+    def test_a_run_is_asked_about_its_own_test_images(self, memorised):
+        folder, root = memorised
+        findings = commands.audit(folder, f"csv:{root / 'labels.csv'}", audits="performance,calibration", resamples=100)
+        stored = json.loads((folder / "findings.json").read_text())["erm"]
+        for finding, of_run in zip(findings, stored, strict=True):
+            for key, measure in finding.measures.items():
+                expected = of_run["measures"][key]["estimate"]
+                assert measure.estimate.value == pytest.approx(expected["value"], abs=1e-6)
+                assert measure.estimate.n == expected["n"]
+        assert headline(findings).value < 0.75  # the training images would be near 1
+
+    def test_without_its_split_beside_it_all_images_are_asked_and_a_warning_says_so(self, memorised, tmp_path, capsys):
+        folder, root = memorised
+        alone = tmp_path / "model"
+        shutil.copytree(cell_folder(folder, "erm", 0) / "model", alone)
+        set_quiet(False)
+        findings = commands.audit(alone, f"csv:{root / 'labels.csv'}", audits="performance")
+        set_quiet(True)
+        assert headline(findings).n == 120
+        assert headline(findings).value > 0.75
+        assert "the numbers below include its training images" in capsys.readouterr().err
+
+    def test_other_data_are_asked_whole_unless_they_have_a_split(self, memorised):
+        folder, _ = memorised
+        other = tiny_cohort(n=90, seed=5)
+        other = dataclasses.replace(other, classes=("mild", "normal"), labels=1 - other.labels)
+        assert headline(commands.audit(folder, other, audits="performance")).n == len(other.rows("test"))
+        whole = other.with_split([""] * 90)
+        assert headline(commands.audit(folder, whole, audits="performance")).n == 90
+
+    def test_what_it_finds_is_written(self, memorised, tmp_path):
+        folder, root = memorised
+        findings = commands.audit(folder, f"csv:{root / 'labels.csv'}", audits="performance", out=tmp_path / "a" / "b")
+        stored = json.loads((tmp_path / "a" / "b" / "findings.json").read_text())["erm"]
+        assert stored == [f.to_json() for f in findings]
+        metrics = pd.read_csv(tmp_path / "a" / "b" / "metrics.csv").set_index("measure")
+        assert metrics["value"]["auroc"] == pytest.approx(headline(findings).value)
+
+    def test_thresholds_of_the_caller(self, memorised):
+        folder, root = memorised
+        for threshold, verdict in ((0.0, Verdict.PASS), (1.0, Verdict.FAIL), (None, Verdict.NO_THRESHOLD)):
+            found = commands.audit(
+                folder, f"csv:{root / 'labels.csv'}", audits="performance", thresholds={"performance": threshold}
+            )
+            assert found[0].verdict is verdict
+
+    def test_every_site_of_the_table_is_a_group(self, memorised):
+        folder, root = memorised
+        asked = [{"name": "subgroups", "minimum_patients_per_class": 1}]
+        table = commands.audit(folder, f"csv:{root / 'labels.csv'}", audits=asked)[0].tables["Per group"]
+        assert list(table["group"]) == ["A", "B"]
+
+    @pytest.mark.parametrize(
+        ("changed", "words"),
+        [
+            ({"classes": ("a", "b")}, r"classes: the model has \['mild', 'normal'\], the cohort \['a', 'b'\]"),
+            ({"images": np.zeros((90, 3, 16, 16), np.uint8)}, "differ in channels: the model has 1, the cohort 3"),
+            ({"images": np.zeros((90, 1, 20, 20), np.uint8)}, r"size: the model has \[16, 16\], .* \[20, 20\]"),
+        ],
+    )
+    def test_a_cohort_that_does_not_fit_is_refused(self, memorised, changed, words):
+        other = dataclasses.replace(tiny_cohort(n=90), classes=("mild", "normal"))
+        with pytest.raises(InputError, match=words):
+            commands.audit(memorised[0], dataclasses.replace(other, **changed))
+
+
+class TestForeignModels:
+    """A reader of one pixel, trained by nobody here, and asked as a network and as a function."""
+
+    class Pixel(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            grey = images[:, 0, 3, 3]
+            return torch.stack([-grey, grey], dim=1)
+
+    def cohort(self):
+        return tiny_cohort(n=200, share=0.2)
+
+    def test_a_network_and_the_same_as_a_function_give_the_same_numbers_and_sklearns(self):
+        cohort = self.cohort()
+        facts = {"classes": cohort.classes, "size": (16, 16), "channels": 1}
+        wrapped = Classifier.wrap(self.Pixel(), **facts)
+
+        def probabilities(images: np.ndarray) -> np.ndarray:
+            return torch.softmax(self.Pixel()(torch.from_numpy(images)), 1).numpy()
+
+        of_network = commands.audit(wrapped, cohort, audits=["performance", "calibration"])
+        of_function = commands.audit(
+            ProbabilityFunction(probabilities, **facts), cohort, audits=["performance", "calibration"]
+        )
+        rows = cohort.rows("test")
+        expected = sk.roc_auc_score(cohort.labels[rows], cohort.images[rows, 0, 3, 3])
+        assert headline(of_network).value == pytest.approx(expected)
+        assert expected > 0.9
+        for a, b in zip(of_network, of_function, strict=True):
+            for key, measure in a.measures.items():
+                assert measure.estimate.value == pytest.approx(b.measures[key].estimate.value, abs=1e-6)
+
+    def test_its_own_normalisation_is_applied_to_images_in_0_to_1(self):
+        """A network that wants (x - 0.3) / 0.1 and would answer nonsense to grey levels."""
+
+        class Wants(torch.nn.Module):
+            def forward(self, images: torch.Tensor) -> torch.Tensor:
+                assert images.abs().max() < 8
+                signal = images[:, 0, 2:7, 2:7].mean((1, 2))
+                return torch.stack([1 - signal, signal - 1], dim=1)
+
+        cohort = self.cohort()
+        made = Classifier.wrap(Wants(), classes=cohort.classes, size=(16, 16), channels=1, mean=[0.3], std=[0.1])
+        found = commands.audit(made, cohort, audits="performance")[0]
+        assert found.headline.estimate.value > 0.99
+        assert found.measures["balanced-accuracy"].estimate.value > 0.9
+
+    def test_a_bare_network_is_told_how_to_be_wrapped(self):
+        with pytest.raises(InputError, match=r"a Foreign does not say what it reads and answers; .*Classifier\.wrap"):
+            commands.audit(Foreign(), self.cohort())
+
+    def test_a_function_that_answers_nonsense_is_named(self):
+        function = ProbabilityFunction(
+            lambda x: np.full((len(x), 2), 3.0), classes=("normal", "mild"), size=(16, 16), channels=1
+        )
+        with pytest.raises(InputError, match=r"must return .* values in \[0,1\]"):
+            commands.audit(function, self.cohort())
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    return write_pictures(tmp_path_factory.mktemp("pictures") / "hospital")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory, pictures):
+    """A classifier trained on those pictures, saved."""
+    cohort = assign_splits(load_cohort(f"folder:{pictures}", size=16, patient=r"patient\d+"))
+    return fit(cohort, None, tiny_config(), quiet=True).classifier.save(tmp_path_factory.mktemp("model"))
+
+
+class TestPredict:
+    def test_it_says_what_the_cohort_path_says_of_the_same_files(self, model, pictures):
+        table = commands.predict(model, [pictures])
+        cohort = load_cohort(f"folder:{pictures}", size=16)
+        classifier = Classifier.load(model)
+        expected = pd.DataFrame(predict_probabilities(classifier, cohort), index=cohort.table["id"])
+        by_id = table.set_index(table["file"].map(lambda f: Path(f).relative_to(pictures).as_posix()))
+        assert len(by_id) == 120
+        stated = by_id.loc[expected.index, ["p:mild", "p:normal"]].to_numpy()
+        assert stated == pytest.approx(expected.to_numpy(), abs=1e-6)
+        assert stated.std() > 0.01
+        cut = classifier.card.threshold
+        assert (by_id.loc[expected.index, "decision"] == np.where(expected[1] >= cut, "normal", "mild")).all()
+        assert (table["reason"] == "").all()
+
+    def test_broken_files_have_a_row_with_the_reason_in_their_place(self, model, pictures, tmp_path):
+        good = sorted(pictures.rglob("*.png"))[:3]
+        (tmp_path / "empty.png").write_bytes(b"")
+        (tmp_path / "cut.png").write_bytes(good[0].read_bytes()[:70])
+        table = commands.predict(model, [good[0], tmp_path / "empty.png", good[1], tmp_path / "cut.png", good[2]])
+        assert [Path(f).name for f in table["file"]] == [
+            good[0].name, "empty.png", good[1].name, "cut.png", good[2].name,
+        ]  # fmt: skip
+        assert table["reason"].str.contains("empty")[1]
+        assert table["reason"].map(bool).tolist() == [False, True, False, True, False]
+        assert table.loc[[1, 3], ["p:mild", "p:normal", "decision"]].isna().all(axis=None)
+        alone = commands.predict(model, good)
+        assert table.loc[[0, 2, 4], "p:mild"].tolist() == pytest.approx(alone["p:mild"].tolist(), abs=1e-7)
+
+    def test_more_broken_than_whole_is_an_error(self, model, tmp_path):
+        (tmp_path / "x.png").write_bytes(b"no image")
+        with pytest.raises(InputError, match="1 of 1 files cannot be read"):
+            commands.predict(model, [tmp_path / "x.png"])
+
+    def test_folders_are_searched_in_the_order_of_reading(self, model, pictures, tmp_path):
+        source = next(pictures.rglob("*.png"))
+        for name in ("deep/er/scan10.png", "deep/er/scan2.PNG", "scan1.png", ".hidden.png", "notes.txt"):
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, path)
+        found = list_images([tmp_path])
+        assert [str(p.relative_to(tmp_path)) for p in found] == ["deep/er/scan2.PNG", "deep/er/scan10.png", "scan1.png"]
+        table = commands.predict(model, [tmp_path, source])
+        assert len(table) == 4
+        assert table["p:mild"].nunique() == 1
+
+    def test_one_overlay_per_image_that_can_be_opened_and_shows_evidence(self, model, pictures, tmp_path):
+        same_name = tmp_path / "other"
+        source = sorted(pictures.rglob("*.png"))[0]
+        same_name.mkdir()
+        shutil.copy(source, same_name / source.name)
+        (tmp_path / "broken.png").write_bytes(b"")
+        table = commands.predict(
+            model, [source, tmp_path / "broken.png", same_name, pictures / "normal"], explain=tmp_path / "overlays"
+        )
+        overlays = sorted((tmp_path / "overlays").glob("*.png"))
+        assert len(overlays) == len(table) - 1
+        assert overlays[0].name == f"00000-{source.stem}.png"
+        assert overlays[1].name == f"00002-{source.stem}.png"  # numbered like the rows
+        assert overlays[0].read_bytes() == overlays[1].read_bytes()
+        coloured = 0
+        for path in overlays:
+            with Image.open(path) as image:
+                assert image.size == (208, 208)
+                pixels = np.asarray(image.convert("RGB")).astype(int)
+                coloured += np.ptp(pixels, axis=2).max() > 20
+        assert coloured > 0
+        assert np.isnan(table["evidence"][1])
+        assert table["evidence"].drop(1).min() >= 0
+        assert table["evidence"].max() > 0
+
+    def test_sixteen_bits_are_the_same_picture(self, model, pictures, tmp_path):
+        source = sorted(pictures.rglob("*.png"))[0]
+        deep = np.asarray(Image.open(source)).astype(np.uint16) * 257
+        Image.fromarray(deep).save(tmp_path / "deep.png")
+        one, other = commands.predict(model, [source]), commands.predict(model, [tmp_path / "deep.png"])
+        assert one["p:mild"][0] == pytest.approx(other["p:mild"][0], abs=1e-6)
+
+    def test_what_cannot_be_predicted_is_said(self, model, tmp_path):
+        with pytest.raises(InputError, match=r"no file or folder .*nothing\.png"):
+            commands.predict(model, [tmp_path / "nothing.png"])
+        with pytest.raises(InputError, match="there is no image in"):
+            commands.predict(model, [tmp_path])
+        with pytest.raises(InputError, match=r"no saved classifier in .* \(no card\.json\)"):
+            commands.predict(tmp_path, [tmp_path])
+
+
+class TestDecisions:
+    def card(self, task: str, k: int, threshold=None) -> Card:
+        return Card(
+            backbone="x", classes=list("abc")[:k], task=task, channels=1, size=[4, 4], mean=[0.0], std=[1.0],
+            threshold=threshold,
+        )  # fmt: skip
+
+    def test_binary_at_the_threshold_which_counts_as_positive(self):
+        p = np.array([[0.7, 0.3], [0.75, 0.25], [0.76, 0.24]], np.float32)
+        assert decisions(p, self.card("binary", 2, 0.25)) == ["b", "b", "a"]
+        assert decisions(p, self.card("binary", 2)) == ["a", "a", "a"]
+
+    def test_a_threshold_between_two_neighbouring_float32_is_not_rounded(self):
+        low = np.float32(0.3)
+        high = np.nextafter(low, np.float32(1))
+        p = np.array([[1 - low, low], [1 - high, high]], np.float32)
+        assert decisions(p, self.card("binary", 2, (float(low) + float(high)) / 2)) == ["a", "b"]
+
+    def test_multiclass_the_most_probable(self):
+        p = np.array([[0.2, 0.5, 0.3], [0.4, 0.3, 0.3]], np.float32)
+        assert decisions(p, self.card("multiclass", 3)) == ["b", "a"]
+        assert decisions(p, self.card("ordinal", 3)) == ["b", "a"]
+
+    def test_multilabel_all_above_their_own_threshold(self):
+        p = np.array([[0.9, 0.2, 0.5], [0.1, 0.1, 0.1]], np.float32)
+        assert decisions(p, self.card("multilabel", 3, [0.8, 0.1, 0.6])) == ["a|b", "b"]
+        assert decisions(p, self.card("multilabel", 3)) == ["a|c", ""]
+
+
+class TestTrain:
+    def test_it_returns_the_classifier_it_trained_whatever_else_is_in_the_folder(self, tmp_path):
+        cohort = with_sites()
+        trained = {
+            (method, seed): commands.train(cohort, method, out=tmp_path, seed=seed, **TRAIN)
+            for method, seed in (("mixup", 1), ("erm", 0), ("erm", 1))
+        }
+        for (method, seed), classifier in trained.items():
+            assert classifier.card.training["method"] == method
+            assert classifier.card.training["seed"] == seed
+        assert (tmp_path / "report.html").is_file()
+
+    def test_options_of_method_and_loop(self, tmp_path):
+        made = commands.train(with_sites(), "focal", out=tmp_path, options={"gamma": 0.5}, **{**TRAIN, "epochs": 2})
+        assert made.card.training["method_options"] == {"gamma": 0.5}
+        assert made.card.training["epochs"] == 2
+
+    def test_an_unknown_setting_suggests_the_right_one(self, tmp_path):
+        with pytest.raises(InputError, match=r"'train.epoch' is not an option here\. Did you mean 'epochs'"):
+            commands.train(with_sites(), out=tmp_path, epoch=3)
+
+
+class TestFindModel:
+    def test_the_only_one_below_and_never_one_of_several(self, memorised, tmp_path):
+        folder, _ = memorised
+        assert find_model(folder) == cell_folder(folder, "erm", 0) / "model"
+        assert find_model(cell_folder(folder, "erm", 0) / "model") == cell_folder(folder, "erm", 0) / "model"
+        for name in ("erm", "mixup"):
+            shutil.copytree(cell_folder(folder, "erm", 0), cell_folder(tmp_path, name, 0))
+        with pytest.raises(InputError, match=r"holds 2 classifiers .*name one of their folders"):
+            find_model(tmp_path)
+
+
+class TestCatalogue:
+    @pytest.mark.parametrize("kind", ["methods", "audits", "shifts", "sources", "backbones"])
+    def test_every_row_says_what_it_is_and_where_it_comes_from(self, kind):
+        rows = commands.catalogue(kind)
+        assert len(rows) >= 2
+        for row in rows:
+            assert set(row) == {"name", "summary", "source", "options"}
+            assert row["summary"].endswith(".")
+        assert len({r["name"] for r in rows}) == len(rows)
+
+    def test_options_are_those_that_can_be_given(self):
+        assert "n_images" in next(r for r in commands.catalogue("sources") if r["name"] == "phantom")["options"]
+        assert next(r for r in commands.catalogue("audits") if r["name"] == "calibration")["options"] == ["bins"]
+
+    def test_an_unknown_kind(self):
+        with pytest.raises(InputError, match=r"'method' is not a kind of thing to list. Did you mean 'methods'"):
+            commands.catalogue("method")
+
+
+class TestReport:
+    def test_the_same_folder_gives_the_same_page(self, memorised):
+        folder, _ = memorised
+        page = (folder / "report.html").read_bytes()
+        (folder / "report.html").unlink()
+        assert commands.report(folder) == folder / "report.html"
+        assert (folder / "report.html").read_bytes() == page
+
+    def test_a_folder_without_a_finished_run(self, tmp_path):
+        with pytest.raises(InputError, match=r"is no finished run: there is no summary\.json"):
+            commands.report(tmp_path)
