@@ -69,6 +69,11 @@ class TestLines:
             "reading: 2 of 2 epochs, 12.0 s per epoch, 0 s left",
         ]
 
+    def test_parts_of_longer_work_count_and_speak_as_one(self, clock, capsys):
+        for epoch in range(4):  # 4 s each: no single one would reach the interval
+            work(clock, 4, 1.0, unit="batches", total=16, before=4 * epoch)
+        assert capsys.readouterr().err.splitlines() == ["reading: 10 of 16 batches, 1.0 s per batch, 6 s left"]
+
     @pytest.mark.parametrize(("unit", "one"), [("batches", "batch"), ("images", "image"), ("audits", "audit")])
     def test_one_of_each_unit_has_its_name(self, unit, one):
         assert progress._rate(0.5, unit) == f"2.0 s per {one}"

@@ -16,6 +16,7 @@ T = TypeVar("T")
 PLAIN_LINE_SECONDS = 10.0  # how often a log file gets a line
 
 _quiet = False
+_last_line = 0.0  # when a log file got its last line
 _live: Progress | None = None  # rich allows one live display: nested bars share it
 
 
@@ -35,25 +36,28 @@ def say(message: str) -> None:
         print(message, file=sys.stderr, flush=True)
 
 
-def track(iterable: Iterable[T], *, what: str, total: int | None = None, unit: str = "images") -> Iterator[T]:
+def track(
+    iterable: Iterable[T], *, what: str, total: int | None = None, unit: str = "images", before: int = 0
+) -> Iterator[T]:
     """Pass `iterable` through and show how far it is.
 
     what: the work in two or three words ("reading kermany"). total: number of items, if `iterable` has no length.
-    unit: what an item is, for the rate ("images", "epochs").
+    unit: what an item is, for the rate ("images", "epochs"). before: items of `total` that were done earlier, when
+    `iterable` is a part of the work (one epoch of a training), so that the remaining time is that of the whole.
     """
     if total is None:
         total = len(iterable) if isinstance(iterable, Sized) else None
     if _quiet:
         yield from iterable
     elif sys.stderr.isatty():
-        yield from _bar(iterable, what, total, unit)
+        yield from _bar(iterable, what, total, unit, before)
     else:
-        yield from _lines(iterable, what, total, unit)
+        yield from _lines(iterable, what, total, unit, before)
 
 
-def _bar(iterable: Iterable[T], what: str, total: int | None, unit: str) -> Iterator[T]:
+def _bar(iterable: Iterable[T], what: str, total: int | None, unit: str, before: int) -> Iterator[T]:
     with _display() as progress:
-        task = progress.add_task(what, total=total, unit=unit)
+        task = progress.add_task(what, total=total, completed=before, unit=unit)
         try:
             for item in iterable:
                 yield item
@@ -102,17 +106,23 @@ def _rate_column() -> ProgressColumn:
     return Rate()
 
 
-def _lines(iterable: Iterable[T], what: str, total: int | None, unit: str) -> Iterator[T]:
-    """A line at the first item after each interval and none for work that is over before the first."""
-    start = last = time.monotonic()
+def _lines(iterable: Iterable[T], what: str, total: int | None, unit: str, before: int) -> Iterator[T]:
+    """A line at the first item after each interval, and none for work that is over before the first.
+
+    A part of longer work takes the interval over from the part before, or many short parts would never say anything.
+    """
+    global _last_line
+    start = time.monotonic()
+    if not before:
+        _last_line = start
     for done, item in enumerate(iterable, start=1):
         yield item
         now = time.monotonic()
-        if now - last >= PLAIN_LINE_SECONDS:
-            last = now
-            speed = done / (now - start)
-            left = f", {(total - done) / speed:.0f} s left" if total else ""
-            say(f"{what}: {done}{f' of {total}' if total else ''} {unit}, {_rate(speed, unit)}{left}")
+        if now - _last_line >= PLAIN_LINE_SECONDS:
+            _last_line = now
+            speed = done / max(now - start, 1e-9)
+            left = f", {(total - before - done) / speed:.0f} s left" if total else ""
+            say(f"{what}: {before + done}{f' of {total}' if total else ''} {unit}, {_rate(speed, unit)}{left}")
 
 
 def _rate(per_second: float, unit: str) -> str:

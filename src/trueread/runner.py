@@ -32,7 +32,7 @@ from trueread.training.evaluate import predict_probabilities
 from trueread.training.loop import fit
 
 PREDICTIONS, HISTORY, SUMMARY, SPLIT_FILE = "predictions.csv", "history.csv", "summary.json", "split.csv"
-METHOD, OMITTED = "method.json", "omitted.csv"
+METHOD, OMITTED, STUDY = "method.json", "omitted.csv", "study.yaml"
 ADDS_WORK = {"methods", "seeds", "audits", "thresholds", "description", "resamples", "explain"}  # may change in a run
 
 
@@ -49,6 +49,7 @@ def run_study(
     methods = [(m, _build(m)) for m in study.methods]  # a wrong name or option must not wait for the data
     audits = build_audits(study.audits)
     merged_thresholds(study.thresholds)
+    _refuse_other_study(folder, study)
     cohort = load_data(study) if cohort is None else cohort
     cohort = split_data(cohort, study, folder)
     _claim(folder, study, cohort)
@@ -93,7 +94,7 @@ def train_method(study: Study, cohort: Cohort, section: MethodSection, made: Met
         cell = cell_folder(folder, section.title, seed)
         if not is_done(cell):
             train_cell(study, cohort, section, made if seed == study.seeds[0] else _build(section), seed, cell)
-        classifier = Classifier.load(cell / "model")
+        classifier = Classifier.load(cell / "model").to(choose_device(study.train.device))
         test = read_predictions(cell, cohort, test_rows)
         val = read_predictions(cell, cohort, val_rows) if len(val_rows) else None
         members.append(Member(classifier, seed, test, val))
@@ -189,28 +190,32 @@ def _build(section: MethodSection) -> Method:
     return build_method(section.name, **section.options)
 
 
+def _refuse_other_study(folder: Path, study: Study) -> None:
+    """Raise InputError when the folder holds a run of another study; before the data are read and split."""
+    if not (folder / STUDY).is_file():
+        return
+    old, new = (_identity(s) for s in (load_study(folder / STUDY), study))
+    changed = [k for k in new if new[k] != old[k]]
+    if changed:
+        raise InputError(
+            f"{folder} holds a run of another study (its '{changed[0]}' differs); "
+            "give another folder with --out, or delete it."
+        )
+
+
 def _claim(folder: Path, study: Study, cohort: Cohort) -> None:
-    """Make the run folder this study's, or refuse one that holds another study."""
+    """Make the run folder this study's, or refuse one whose finished cells are not."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
             f"the run folder {folder} cannot be made ({error.strerror}); choose another with --out."
         ) from None
-    path = folder / "study.yaml"
-    if path.is_file():
-        old, new = (_identity(s) for s in (load_study(path), study))
-        changed = [k for k in new if new[k] != old[k]]
-        if changed:
-            raise InputError(
-                f"{folder} holds a run of another study (its '{changed[0]}' differs); "
-                "give another folder with --out, or delete it."
-            )
     for section in study.methods:  # all of them, before the first one trains for hours
         for cell in (cell_folder(folder, section.title, seed) for seed in study.seeds):
             if is_done(cell):
                 _refuse_other(cell, section, cohort)
-    save_study(study, path)
+    save_study(study, folder / STUDY)
     save_split(cohort, folder / SPLIT_FILE)
 
 

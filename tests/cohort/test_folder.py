@@ -63,7 +63,7 @@ def test_classes_give_the_order_and_leave_others_unread(clinic):
     assert (cohort.classes, cohort.task, cohort.modality, cohort.name) == (("B", "A"), "ordinal", "ultrasound", "n")
     with pytest.raises(InputError, match=r"class folder '.*C' has no image .it holds nothing"):
         folder(str(clinic))
-    with pytest.raises(InputError, match=r"'D' is not a class here. .*Known: A, B"):
+    with pytest.raises(InputError, match=r"there is no class 'D'.* It has A, B"):
         folder(str(clinic), classes=["A", "D", "B"])
     for few in (["A"], ["A", "A"]):
         with pytest.raises(InputError, match="expected at least two different classes"):
@@ -278,3 +278,11 @@ def test_12_bits_in_16_use_their_whole_range_when_white_is_said(tmp_path):
     assert (cohort.images[0].max(), cohort.images[-1].max()) == (4095, 2048)
     with pytest.raises(InputError, match="white is declared as 3000, but an image reaches 4095"):
         load_cohort(f"folder:{tmp_path}", size=16, white=3000)
+
+
+def test_sites_above_the_classes_are_not_taken_for_classes(tmp_path):
+    for site in ("A", "B"):
+        for kind in ("NORMAL", "PNEUMONIA"):
+            save(tmp_path / site / kind / "1.png", grey(90))
+    with pytest.raises(InputError, match=r"'A' and 'B' in .* both hold 'NORMAL' and 'PNEUMONIA'.*did you mean folder:"):
+        load_cohort(f"folder:{tmp_path}", size=16)

@@ -14,7 +14,10 @@ from sklearn.metrics import roc_auc_score
 from tiny import tiny_cohort, tiny_config
 from trueread.errors import InputError, TruereadError
 from trueread.method.base import Method, build_method
+from trueread.model.classifier import Classifier
 from trueread.stats.threshold import choose_threshold
+from trueread.training.batches import ImageStore
+from trueread.training.batchnorm import refresh_batch_norm
 from trueread.training.evaluate import predict_logits, predict_probabilities
 from trueread.training.hooks import Hooks
 from trueread.training.loop import Fitted, fit
@@ -382,3 +385,39 @@ def test_a_sample_without_a_known_label_is_not_believed_in_the_ledger():
     assert fitted.ledger.loss[0, 0].isnan()
     assert fitted.ledger.probability[0, 0].isnan()
     assert fitted.ledger.loss[0, 1:].isfinite().all()
+
+
+class TestBatchNorm:
+    """With few steps per epoch, what is validated has the statistics of the weights as they are."""
+
+    def test_statistics_are_those_of_the_training_images(self):
+        cohort = tiny_cohort(n=160)
+        store, rows = ImageStore(cohort, torch.device("cpu")), cohort.rows("train")
+        torch.manual_seed(0)
+        classifier = Classifier.build("compact", cohort=cohort, rows=rows).train()
+        momenta = [m.momentum for m in classifier.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+        refresh_batch_norm(classifier, store, rows, seed=0, precision="fp32")
+        first = classifier.network.backbone.stem[1]
+        with torch.no_grad():
+            seen = classifier.network.backbone.stem[0]((store.batch(rows) - classifier.mean) / classifier.std)
+        torch.testing.assert_close(first.running_mean, seen.mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(first.running_var, seen.var((0, 2, 3)), rtol=0.02, atol=1e-4)
+        assert classifier.training
+        assert momenta == [m.momentum for m in classifier.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+
+    def test_a_small_cohort_is_validated_as_it_was_trained(self):
+        fitted = run(tiny_cohort(n=160), epochs=4, learning_rate=5e-3)
+        assert fitted.history["val_loss"].max() < 1.5
+
+
+def test_one_class_in_validation_cannot_select_by_auroc():
+    cohort = tiny_cohort()
+    split = cohort.table["split"].where(~((cohort.table["split"] == "val") & (cohort.labels == 1)), "train")
+    with pytest.raises(InputError, match="one class only, so auroc can select no epoch"):
+        run(cohort.with_split(split), epochs=1)
+
+
+def test_several_processes_are_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="WORLD_SIZE"):
+        run(epochs=1)

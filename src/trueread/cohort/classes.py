@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from trueread.errors import InputError, unknown
+from trueread.errors import InputError, nearest
 
 
 def natural_key(text: str) -> tuple[Any, ...]:
@@ -28,7 +28,10 @@ def class_order(name: str, found: Iterable[str], chosen: Sequence[str] | None) -
     known = sorted(set(found), key=natural_key)
     for wanted in chosen or ():
         if wanted not in known:
-            raise unknown("class here", wanted, known)
+            raise InputError(
+                f"{name}: there is no class '{wanted}'.{nearest(wanted, known)} It has {', '.join(known) or 'none'}; "
+                "name its own classes, and for a saved model audit data that have the model's classes."
+            )
     order = list(chosen) if chosen is not None else known
     if len(order) < 2 or len(set(order)) < len(order):
         raise InputError(

@@ -147,13 +147,15 @@ class Cohort:
 
     @cached_property
     def digest(self) -> str:
-        """Hash (BLAKE2b, 16 hex digits) of the images, labels and ids: the same digest means the same data."""
+        """Hash (BLAKE2b, 16 hex digits) of images, labels, masks and table but the split: equal means equal data."""
         h = hashlib.blake2b(digest_size=8)
         h.update(f"{self.images.shape}{self.images.dtype}{self.classes}{self.task}{self.white}".encode())
         for start in range(0, len(self), 1024):
             h.update(np.ascontiguousarray(self.images[start : start + 1024]).data)
         h.update(np.ascontiguousarray(self.labels).data)
-        h.update("\n".join(self.table["id"]).encode())
+        if self.masks is not None:
+            h.update(np.ascontiguousarray(self.masks).data)
+        h.update(self.table.drop(columns="split").to_csv(index=False).encode())
         return h.hexdigest()
 
     def __repr__(self) -> str:
@@ -213,6 +215,8 @@ def _check_table(name: str, table: pd.DataFrame, n: int) -> None:
             f"{name}: the table must have the columns {', '.join(OWN_COLUMNS)} and {n} rows; "
             f"found {len(table)} rows" + (f" and no {', '.join(missing)}." if missing else ".")
         )
+    if not table["id"].map(lambda i: isinstance(i, str)).all():
+        raise InputError(f"{name}: ids must be text; found {table['id'].iloc[0]!r}. Convert them with astype(str).")
     duplicated = table["id"][table["id"].duplicated()]
     if len(duplicated):
         raise InputError(f"{name}: ids must be unique; '{duplicated.iloc[0]}' occurs more than once.")

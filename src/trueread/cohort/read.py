@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
 import numpy as np
 import pandas as pd
 
+from trueread.cohort.classes import natural_key
 from trueread.cohort.decode import Fit, Picture, Unreadable, decode_image, decode_mask, pillow_ready
 from trueread.errors import InputError
-from trueread.progress import track
+from trueread.progress import say, track
 
 Job = TypeVar("Job")
 AnyPath = str | os.PathLike[str]
@@ -37,6 +38,7 @@ class Decoded:
     omitted: `path` and `reason` of the others, indexed by their position among the given paths.
     white:   the stored intensity that becomes 1.0: 255, or 65535 when any image has 16 bits; 1 for masks.
     aspects: float64 [M], width / height of the originals.
+    whites:  int64 [M], the white of each image's own file, before it was scaled: 255 or 65535. Empty for masks.
     """
 
     images: np.ndarray
@@ -44,6 +46,7 @@ class Decoded:
     omitted: pd.DataFrame
     white: int
     aspects: np.ndarray
+    whites: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
 
 def read_image(path: AnyPath, *, size: int, channels: Literal[1, 3], fit: Fit = "crop") -> np.ndarray:
@@ -66,14 +69,17 @@ def read_image(path: AnyPath, *, size: int, channels: Literal[1, 3], fit: Fit = 
 
 
 def read_images(
-    paths: Sequence[AnyPath], *, size: int, channels: Channels = "auto", fit: Fit = "crop", what: str = "reading images"
-) -> Decoded:
+    paths: Sequence[AnyPath], *, size: int, channels: Channels = "auto", fit: Fit = "crop",
+    white: int | None = None, tolerated: float = 0.5, what: str = "reading images",
+) -> Decoded:  # fmt: skip
     """Many image files as one array; see `read_image` for what happens to each.
 
     channels: "auto" is 3 when any of up to 64 images spread over `paths` has colour, else 1.
-    what: the words beside the progress bar.
-    If any image has 16 bits, all are uint16 and the 8-bit ones are scaled by 257, so that white is 65535 for both.
-    Broken files are listed in `omitted`. Raises InputError when more than half are, or when all do not fit in memory.
+    white: what the caller will take for white, when that is known; nothing is then said of dark 16-bit files.
+    tolerated: share of the files that may be broken. what: the words beside the progress bar.
+    If any image has 16 bits, all are uint16 and the 8-bit ones are scaled by 257, so that white is 65535 for both; a
+    line says so. Broken files are listed in `omitted`. Raises InputError when more than `tolerated` are, when all are,
+    or when all do not fit in memory.
     """
     files = [Path(p) for p in paths]
     if not files:
@@ -81,7 +87,45 @@ def read_images(
     with pillow_ready():
         depth = _channels_of(files, size=size, fit=fit) if channels == "auto" else channels
         pictures = _in_threads(lambda file: decode_image(file, size=size, channels=depth, fit=fit), files, what=what)
-        return _gathered(files, pictures, shape=(depth, size, size))
+        read = _gathered(files, pictures, shape=(depth, size, size), tolerated=tolerated)
+    for line in depth_notes(read, white=white):
+        say(line)
+    return read
+
+
+def depth_notes(read: Decoded, *, white: int | None = None) -> list[str]:
+    """A line when files of 8 and of 16 bits are mixed, and one when no 16-bit file reaches 1/8 of its range."""
+    deep = read.whites == 65535
+    n, total = int(deep.sum()), len(deep)
+    notes = []
+    if 0 < n < total:
+        has = "file has" if total == 1 else "files has" if n == 1 else "files have"
+        notes.append(f"{n} of {total} {has} 16 bits; the 8-bit ones are scaled by 257 to the same white.")
+    if n and white is None:
+        brightest = max(int(read.images[i].max()) for i in np.flatnonzero(deep))
+        bits = max(12, brightest.bit_length())
+        if brightest <= 65535 // 8:
+            notes.append(
+                f"no 16-bit file is brighter than {brightest:,} of 65,535: if the detector has {bits} bits, "
+                f"give white={2**bits - 1}."
+            )
+    return notes
+
+
+def list_images(paths: Sequence[str | Path]) -> list[Path]:
+    """Files as given, and the images below folders, "scan 2" before "scan 10"; hidden ones are passed over."""
+    files: list[Path] = []
+    for given in map(Path, paths):
+        if given.is_dir():
+            found = (p for p in given.rglob("*") if p.suffix.lower() in IMAGE_ENDINGS and p.is_file())
+            files += sorted((p for p in found if not p.name.startswith(".")), key=lambda p: natural_key(str(p)))
+        elif given.is_file():
+            files.append(given)
+        else:
+            raise InputError(f"there is no file or folder {given}; check the path.")
+    if not files:
+        raise InputError(f"there is no image in {', '.join(map(str, paths))}; give image files or a folder of them.")
+    return files
 
 
 def read_masks(
@@ -109,7 +153,7 @@ def read_masks(
             what=what,
         )
         found = _gathered([file or Path() for file in files], pictures, shape=(size, size))
-    return Decoded(found.images, found.kept, found.omitted, 1, found.aspects)
+    return replace(found, white=1, whites=np.empty(0, np.int64))
 
 
 def _channels_of(files: Sequence[Path], *, size: int, fit: Fit) -> Literal[1, 3]:
@@ -141,12 +185,15 @@ def _in_threads(work: Callable[[Job], Picture], jobs: Sequence[Job], *, what: st
         pool.shutdown(cancel_futures=True)  # so that Ctrl-C does not wait for the rest of the cohort
 
 
-def _gathered(files: Sequence[Path], pictures: Iterator[Picture | Unreadable], *, shape: tuple[int, ...]) -> Decoded:
+def _gathered(
+    files: Sequence[Path], pictures: Iterator[Picture | Unreadable], *, shape: tuple[int, ...], tolerated: float = 0.5
+) -> Decoded:
     """All readable pictures in one array of rows `shape`, and the list of the others."""
     _refuse_too_large((len(files), *shape))
     images, white = np.empty((len(files), *shape), np.uint8), 255
     kept: list[int] = []
     aspects: list[float] = []
+    whites: list[int] = []
     omitted: dict[int, tuple[str, str]] = {}
     for position, picture in enumerate(pictures):
         if isinstance(picture, Unreadable):
@@ -160,13 +207,15 @@ def _gathered(files: Sequence[Path], pictures: Iterator[Picture | Unreadable], *
             images[len(kept)] *= 257
         kept.append(position)
         aspects.append(picture.aspect)
-    if 2 * len(omitted) > len(files):
+        whites.append(int(np.iinfo(picture.pixels.dtype).max))
+    if len(omitted) > tolerated * len(files) or not kept:
         first = "; ".join(f"{path}: {reason}" for path, reason in list(omitted.values())[:5])
         raise InputError(
             f"{len(omitted)} of {len(files)} files cannot be read ({first}); check the path and the files."
         )
     table = pd.DataFrame(list(omitted.values()), columns=["path", "reason"], index=list(omitted), dtype=str)
-    return Decoded(images[: len(kept)], np.array(kept, np.int64), table, white, np.array(aspects))
+    rows = np.array(kept, np.int64)
+    return Decoded(images[: len(kept)], rows, table, white, np.array(aspects), np.array(whites, np.int64))
 
 
 def _refuse_too_large(shape: tuple[int, ...]) -> None:

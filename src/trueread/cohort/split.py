@@ -111,32 +111,64 @@ def apply_split(cohort: Cohort, path: str | os.PathLike[str]) -> Cohort:
     Raises InputError when an image is missing there, unknown here, listed twice, or belongs to another patient: a split
     of other data would be a silent leak.
     """
-    name = Path(path).name
-    saved = read_rows(Path(path), strip=False)
-    for needed in ("id", "patient", "split"):
-        column(needed, saved, file=name, role=needed)
-    advice = f"{name} was made for other data; remove it to split anew."
-    if saved["id"].duplicated().any():
-        raise InputError(f"{name}: image '{saved['id'][saved['id'].duplicated()].iloc[0]}' is listed twice. {advice}")
-    if (odd := saved[~saved["split"].isin(SPLITS)]).size:
-        raise InputError(
-            f"{name}, row {odd.index[0]}: expected train, val or test; found '{odd['split'].iloc[0]}'. {advice}"
-        )
-    saved = saved.set_index("id")
+    saved = _read_split(Path(path))
+    advice = "It was made for other data; give the same patient=... and data as in that run, or another run folder."
     ids = pd.Index(cohort.table["id"], dtype=object)
     for odd_ids, what in ((ids.difference(saved.index), "not in it"), (saved.index.difference(ids), "not in the data")):
         if len(odd_ids):
-            raise InputError(f"{name}: {len(odd_ids)} images are {what} (the first is '{odd_ids[0]}'). {advice}")
+            raise InputError(f"{path}: {len(odd_ids)} images are {what} (the first is '{odd_ids[0]}'). {advice}")
     saved = saved.loc[ids]
     moved = np.flatnonzero(saved["patient"].to_numpy() != cohort.table["patient"].astype(str).to_numpy())
     if len(moved):
         i = int(moved[0])
         raise InputError(
-            f"{name}: image '{ids[i]}' belongs to patient '{saved['patient'].iloc[i]}' there and to "
+            f"{path}: image '{ids[i]}' belongs to patient '{saved['patient'].iloc[i]}' there and to "
             f"'{cohort.table['patient'].iloc[i]}' in the data. {advice}"
         )
     assigned = saved["split"].to_numpy(dtype=object)
-    return _noted(cohort, assigned, f"as saved in {name}", _uncovered(cohort, assigned))
+    return _noted(cohort, assigned, f"as saved in {Path(path).name}", _uncovered(cohort, assigned))
+
+
+def extend_split(cohort: Cohort, path: str | os.PathLike[str]) -> Cohort | None:
+    """The cohort split so that nothing the saved split trains or tunes on is tested; None when they share no image.
+
+    Images the file knows by id keep their split and new ones are for the test, except that all images of a patient
+    follow the one that is nearest to training, by the cohort's patients or the file's: a new image of a patient seen
+    in training is no new patient. `split_note` of the result counts both. Raises InputError for a damaged file.
+    """
+    saved = _read_split(Path(path))
+    table = cohort.table.astype({"id": object, "patient": str})
+    rank = saved["split"].map(SPLITS.index)  # 0 is train: the smallest of a patient's ranks is nearest to training
+    by_id = table["id"].map(rank)
+    if by_id.isna().all():
+        return None
+    new = by_id.isna()
+    by_patient = table["patient"].map(rank.groupby(saved["patient"]).min())
+    alone = by_id.fillna(by_patient).fillna(SPLITS.index("test"))
+    together = alone.groupby(table["patient"]).transform("min").astype(int)
+    seen = int(((together < SPLITS.index("test")) & (new | (by_id == SPLITS.index("test")))).sum())
+    how = f"as saved in {Path(path).name} for {int((~new).sum())} of {len(cohort)} images"
+    if new.any():
+        how += f"; {int(new.sum())} are new and for the test"
+    if seen:
+        how += f", but {seen} are of patients in train or val there and left out of it"
+    assigned = np.array(SPLITS, dtype=object)[together.to_numpy()]
+    return _noted(cohort, assigned, how, _uncovered(cohort, assigned))
+
+
+def _read_split(path: Path) -> pd.DataFrame:
+    """`patient` and `split` by id, as text. Raises InputError when the file is not one of `save_split`."""
+    saved = read_rows(path, strip=False)
+    for needed in ("id", "patient", "split"):
+        column(needed, saved, file=path.name, role=needed)
+    advice = "Restore the file as it was saved, or give another run folder."
+    if saved["id"].duplicated().any():
+        raise InputError(f"{path}: image '{saved['id'][saved['id'].duplicated()].iloc[0]}' is listed twice. {advice}")
+    if (odd := saved[~saved["split"].isin(SPLITS)]).size:
+        raise InputError(
+            f"{path}, row {odd.index[0]}: expected train, val or test; found '{odd['split'].iloc[0]}'. {advice}"
+        )
+    return saved.set_index("id")
 
 
 def _noted(cohort: Cohort, assigned: np.ndarray, how: str, warnings: Sequence[str]) -> Cohort:

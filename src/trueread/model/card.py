@@ -81,6 +81,8 @@ def foreign_card(
         "mean": list(mean) if mean is not None else [0.0] * channels,
         "std": list(std) if std is not None else [1.0] * channels,
     }
+    if facts.get("threshold") is not None:  # the card's own default says that the most probable class wins
+        facts.setdefault("threshold_rule", "as given")
     return validate(Card, facts, where="the description of this model")
 
 

@@ -152,7 +152,13 @@ class Classifier(nn.Module):
             backbone=f"foreign:{type(network).__name__}", weights="foreign model, as given", classes=classes, size=size,
             channels=channels, task=task, mean=mean, std=std,
         )  # fmt: skip
-        return cls(network.eval(), card, taps=found, head=head or find_head(network)).eval()
+        device = next((p.device for p in network.parameters()), torch.device("cpu"))
+        return cls(network.eval(), card, taps=found, head=head or find_head(network)).eval().to(device)
+
+    def __repr__(self) -> str:
+        million = sum(p.numel() for p in self.parameters()) / 1e6
+        reads = "x".join(map(str, self.card.input_shape))
+        return f"Classifier({self.card.backbone}, {million:.2f} M weights: {reads} -> {', '.join(self.card.classes)})"
 
     def forward(self, images: Tensor, taps: Sequence[str] = ()) -> Output:
         """Logits, features and the asked-for taps of images float [B,C,...] in [0,1].

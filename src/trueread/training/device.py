@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -63,7 +64,9 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 def make_fabric(device: Accelerator, precision: Precision, *, volumes: bool = False) -> Fabric:
-    """A launched Fabric on one process, or on as many as torchrun or SLURM started."""
+    """A launched Fabric on one process. Raises InputError when torchrun or SLURM started several."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("training runs in one process, but WORLD_SIZE is above 1; start it without torchrun.")
     from lightning.fabric import Fabric
 
     for name in ("lightning.fabric", "lightning.pytorch"):  # device and precision are announced in our own words
@@ -80,5 +83,6 @@ def describe(device: torch.device, precision: str) -> str:
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, {precision}"
     if device.type == "cpu":
-        return f"CPU, {torch.get_num_threads()} threads, {precision}"
+        threads = torch.get_num_threads()
+        return f"CPU, {threads} {'thread' if threads == 1 else 'threads'}, {precision}"
     return f"{device.type.upper()}, {precision}"

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ from trueread.cohort.cohort import Cohort
 from trueread.errors import InputError, TruereadError
 from trueread.model.classifier import Classifier, to_probabilities
 from trueread.progress import say, track
-from trueread.stats.metrics import point
+from trueread.stats.metrics import METRICS, point
 from trueread.training.augment import augment_batch, recipe_for
 from trueread.training.batches import ImageStore, batches, epoch_order
+from trueread.training.batchnorm import FEW_STEPS, refresh_batch_norm
 from trueread.training.checkpoint import load_checkpoint, save_checkpoint
 from trueread.training.config import SELECTION_RULES, TrainConfig
 from trueread.training.device import choose_precision, describe, make_fabric
@@ -104,15 +106,14 @@ class _Run:
 
     def fit(self) -> Fitted:
         started = self._restore_or_prepare()
-        steps_per_epoch = sum(1 for _ in batches(self.train_rows, self.config.batch_size))
-        total = steps_per_epoch * self.config.epochs
+        self.steps_per_epoch = len(list(batches(self.train_rows, self.config.batch_size)))
         for epoch in range(started, self.config.epochs):
             if self.config.patience and epoch - self.best["epoch"] >= self.config.patience:
                 self.say(
                     f"{self.what}: stopped after {epoch} epochs, the last {self.config.patience} without a better one."
                 )
                 break
-            self._train_epoch(epoch, steps_per_epoch, total)
+            self._train_epoch(epoch)
             self._validate(epoch)
             self.hooks.after_epoch(self.ledger)
             self._save(epoch + 1)
@@ -126,6 +127,8 @@ class _Run:
             self.say(self._announcement())
             self.hooks.prepare(self.setup)
         else:
+            self.classifier.load_state_dict(state["weights"])
+            self.ledger.load_state(state["ledger"])
             self.hooks.load_state(state["hooks"], self.setup)
         self.classifier.train()
         self.optimizer = make_optimizer(self.classifier, self.hooks.parameters(), self.config)
@@ -134,26 +137,25 @@ class _Run:
         if state is None:
             self._save(0)  # what `prepare` took hours for is not done twice
             return 0
-        self.classifier.load_state_dict(state["weights"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.fabric.strategy.precision.load_state_dict(state["precision"])
-        self.ledger.load_state(state["ledger"])
         self.history, self.best = state["history"], state["best"]
         self.say(f"{self.what}: continuing after epoch {state['epoch']} of {self.config.epochs}.")
         return int(state["epoch"])
 
-    def _train_epoch(self, epoch: int, steps: int, total: int) -> None:
+    def _train_epoch(self, epoch: int) -> None:
         start = time.perf_counter()
+        steps = self.steps_per_epoch
+        total = steps * self.config.epochs
         self.ledger.epoch = epoch
         torch.manual_seed(_mix(self.seed, "epoch", epoch))  # dropout and whatever else draws without a generator
         order_generator = torch.Generator().manual_seed(_mix(self.seed, "order", epoch))
         order = epoch_order(len(self.train_rows), generator=order_generator, sampling=self.hooks.sampling(self.ledger))
         pending: tuple[Tensor, np.ndarray] | None = None
         loss_sum = torch.zeros((), device=self.device)
-        label = f"{self.what}, epoch {epoch + 1}/{self.config.epochs}"
-        for number, index in enumerate(track(list(batches(order, self.config.batch_size)), what=label, unit="batches")):
+        for number, index in enumerate(self._shown(order, epoch)):
             step_number = epoch * steps + number
             factor = learning_rate_factor(step_number, total, warmup=self.config.warmup, schedule=self.config.schedule)
             for group in self.optimizer.param_groups:
@@ -174,6 +176,16 @@ class _Run:
                 "seconds": seconds,
                 "images_per_second": len(order) / seconds,
             }
+        )
+
+    def _shown(self, order: np.ndarray, epoch: int) -> Iterator[np.ndarray]:
+        """The epoch's batches under a bar that counts the whole training."""
+        return track(
+            batches(order, self.config.batch_size),
+            what=f"{self.what}, epoch {epoch + 1}/{self.config.epochs}",
+            total=self.steps_per_epoch * self.config.epochs,
+            before=epoch * self.steps_per_epoch,
+            unit="batches",
         )
 
     def _step(self, epoch: int, number: int, index: np.ndarray, done: float) -> Tensor:
@@ -229,6 +241,9 @@ class _Run:
     def _validate(self, epoch: int) -> None:
         """Measure on validation and remember the weights when the selection rule prefers them."""
         entry, rule = self.history[-1], self.config.select
+        if self.steps_per_epoch < FEW_STEPS:
+            seed = _mix(self.seed, "norm")  # the same images in every epoch, so that epochs compare
+            refresh_batch_norm(self._evaluated, self.store, self.train_rows, seed=seed, precision=self.precision)
         key: tuple[float, float] | None = None
         if len(self.val_rows):
             logits = predict_logits(self._evaluated, self.store, self.val_rows, precision=self.precision)
@@ -277,6 +292,7 @@ class _Run:
     def _finish(self) -> Fitted:
         self.classifier.load_state_dict(self.best["weights"])
         self.classifier.eval()
+        torch.manual_seed(_mix(self.seed, "finish"))
         self.hooks.finish(self.setup)
         self.classifier.eval()
         if len(self.val_rows):
@@ -284,7 +300,6 @@ class _Run:
             set_operating_point(
                 self.classifier, logits, self.cohort.labels[self.val_rows], rule=self.config.threshold_rule
             )
-        self.classifier.cpu()
         history = pd.DataFrame(self.history)
         history["selected"] = history["epoch"] == self.best["epoch"]
         report = self.hooks.report()
@@ -328,6 +343,14 @@ def _check_trainable(cohort: Cohort, train: np.ndarray, val: np.ndarray, config:
         )
     if len(val) == 0 and config.select != "last":
         raise InputError(f"{cohort.name}: there is no validation split to select by; add one, or use `select: last`.")
+    if config.select in METRICS:
+        labels = cohort.labels[val]
+        flat = np.full((len(val), cohort.n_classes), 1 / cohort.n_classes)
+        if np.isnan(point(config.select, flat, labels, task=cohort.task)):
+            raise InputError(
+                f"{cohort.name}: the validation split has one class only, so {config.select} can select no epoch; "
+                "split it otherwise, or use `select: loss`."
+            )
     absent = [c for c, n in zip(cohort.classes, cohort.class_counts(train), strict=True) if n == 0]
     if absent:
         raise InputError(f"{cohort.name}: the training split has no image of class '{absent[0]}'; split it otherwise.")
