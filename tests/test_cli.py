@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -15,6 +16,7 @@ import pandas as pd
 import pytest
 import torch
 
+from tiny import tiny_cohort
 from tiny_runs import write_pictures
 from trueread import __version__, cli, commands, runner
 from trueread.arguments import meant, pairs, typed_command
@@ -59,7 +61,11 @@ def process(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    return write_pictures(tmp_path_factory.mktemp("cli") / "hospital", broken=1)
+    """Files of which every fifth patient has the wrong label, so that no classifier is perfect, and one is broken."""
+    cohort = tiny_cohort(n=120)
+    wrong = cohort.patient_codes() % 5 == 0
+    cohort = dataclasses.replace(cohort, labels=np.where(wrong, 1 - cohort.labels, cohort.labels))
+    return write_pictures(tmp_path_factory.mktemp("cli") / "hospital", cohort, broken=1)
 
 
 @pytest.fixture(scope="module")
@@ -259,7 +265,10 @@ class TestStdout:
         assert findings[2]["verdict"] == "not measured"
         stored = json.loads((folder / "findings.json").read_text())["erm"][0]["measures"]["auroc"]["estimate"]
         assert findings[0]["measures"]["auroc"]["estimate"]["value"] == pytest.approx(stored["value"], abs=1e-6)
-        code, out, _ = trueread("audit", folder, *data)
+        code, out, err = trueread("audit", folder, *data)
+        assert "split: as saved in split.csv\n" in err
+        assert "test images of " in err
+        assert "patients; unreadable and left out: 1." in err
         assert "subgroups: not measured, because" in out
         assert f"performance: AUROC {stored['value']:.3f}" in out
 
@@ -319,6 +328,22 @@ class TestPredict:
         monkeypatch.setattr(commands, "predict", lambda *_a, **_k: small)
         _, out, _ = trueread("predict", folder, "x.png", "--json")
         assert np.float32(json.loads(out)[0]["p:a"]) == pytest.approx(1.2345679e-7, rel=1e-6)
+
+    def test_the_rule_and_the_count_are_said_and_what_cannot_be_written(self, trueread, trained, pictures, tmp_path):
+        folder, _ = trained
+        (tmp_path / "file").write_text("")
+        code, out, err = trueread("predict", folder, pictures / "mild", "-o", tmp_path / "p.csv")
+        n = len(list((pictures / "mild").iterdir()))
+        assert (code, out) == (0, "")
+        assert "decision: 'normal' from a probability of 0." in err
+        assert f"p.csv: {n} images, 1 not readable\n" in err
+        one = next((pictures / "normal").iterdir())
+        for option, place in (("-o", tmp_path / "file" / "x.csv"), ("--explain", tmp_path / "file" / "x")):
+            code, out, err = trueread("predict", folder, one, option, place)
+            last = err.splitlines()[-1]
+            assert (code, out) == (2, "")
+            assert last.startswith(f"trueread: {place} cannot be written (")
+            assert last.endswith(f"give {option} a place you can write to.")
 
     def test_overlays(self, trueread, trained, pictures, tmp_path):
         folder, _ = trained

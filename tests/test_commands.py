@@ -18,6 +18,7 @@ from tiny import Foreign, tiny_cohort, tiny_config
 from tiny_runs import TRAIN, tiny_study, with_sites, write_pictures
 from trueread import commands
 from trueread.audit.finding import Verdict
+from trueread.audit.subject import check_fits
 from trueread.cohort.source import load_cohort
 from trueread.cohort.split import assign_splits, save_split
 from trueread.commands import decisions, find_model, list_images
@@ -95,6 +96,52 @@ class TestAudit:
         assert headline(commands.audit(folder, other, audits="performance")).n == len(other.rows("test"))
         whole = other.with_split([""] * 90)
         assert headline(commands.audit(folder, whole, audits="performance")).n == 90
+
+    def test_the_split_is_found_again_at_another_size_and_with_more_images(self, memorised, tmp_path, capsys):
+        """The digest is another then, and the training images would be asked about."""
+        folder, root = memorised
+        model = Classifier.load(find_model(folder))
+        cohort = commands.load_like(model, f"csv:{root / 'labels.csv'}", {})
+        saved = pd.read_csv(root / "mine.csv").set_index("id")["split"]
+        n_test = int((saved == "test").sum())
+        set_quiet(False)
+        less = headline(commands.audit(folder, cohort.subset(np.arange(1, 120)), audits="performance"))
+        assert less.n == n_test - (saved[cohort.table["id"].iloc[0]] == "test")
+        assert less.value < 0.75
+        assert "split: as saved in split.csv for 119 of 119 images" in capsys.readouterr().err
+        set_quiet(True)
+        official = cohort.subset(np.arange(119)).with_split(["test"] * 119)
+        assert headline(commands.audit(folder, official, audits="performance")).value < 0.75
+        new = cohort.table["id"].where(cohort.table.index >= 6, "new-" + cohort.table["id"])
+        renamed = dataclasses.replace(cohort, table=cohort.table.assign(id=new))
+        assert headline(commands.audit(folder, renamed, audits="performance")).n == n_test
+
+    def test_columns_of_labels_and_the_white_of_the_model(self, memorised, tmp_path):
+        model = Classifier.load(find_model(memorised[0]))
+        model.card.white = 4095
+        Image.fromarray(np.full((16, 16), 4000, np.uint16)).save(tmp_path / "a.png")
+        (tmp_path / "l.csv").write_text("image,mild,normal\na.png,1,0\n")
+        cohort = commands.load_like(model, f"csv:{tmp_path / 'l.csv'}", {"labels": ["mild", "normal"]})
+        assert (cohort.task, cohort.classes, cohort.white) == ("multilabel", ("mild", "normal"), 4095)
+
+    @pytest.mark.parametrize(
+        ("of_model", "of_cohort", "fits"),
+        [
+            (4095, 65535, False), (4095, 255, False), (65535, 4095, False), (4095, 4095, True), (255, 65535, True),
+            (65535, 255, True), (255, 4095, True),
+        ],
+    )  # fmt: skip
+    def test_the_white_level_has_to_be_that_of_the_model(self, of_model, of_cohort, fits):
+        cohort = tiny_cohort(n=30, white=of_cohort)
+        made = Classifier.wrap(TestForeignModels.Pixel(), classes=cohort.classes, size=(16, 16), channels=1)
+        made.card.white = of_model
+        if fits:
+            check_fits(made, cohort)
+            return
+        with pytest.raises(
+            InputError, match=rf"differ in white: .* has {of_model}, .* {of_cohort}; .*white={of_model}"
+        ):
+            check_fits(made, cohort)
 
     def test_what_it_finds_is_written(self, memorised, tmp_path):
         folder, root = memorised
@@ -231,8 +278,32 @@ class TestPredict:
         alone = commands.predict(model, good)
         assert table.loc[[0, 2, 4], "p:mild"].tolist() == pytest.approx(alone["p:mild"].tolist(), abs=1e-7)
 
-    def test_more_broken_than_whole_is_an_error(self, model, tmp_path):
+    def test_an_image_does_not_depend_on_the_others(self, model, pictures, tmp_path):
+        eight = sorted(pictures.rglob("*.png"))[:3]
+        pixels = np.asarray(Image.open(eight[0])).astype(np.uint16)
+        for name, factor in (("deep", 257), ("dim", 16)):
+            Image.fromarray(pixels * factor).save(tmp_path / f"{name}.png")
+        files = [*eight, tmp_path / "deep.png", tmp_path / "dim.png"]
+        for white in (255, 4095, 65535):
+            classifier = Classifier.load(model)
+            classifier.card.white = white
+            together = commands.predict(classifier, files)
+            alone = pd.concat(
+                [commands.predict(classifier, [f]) for f in files if f.name != "deep.png" or white != 4095]
+            )
+            read = together[together["reason"] == ""]
+            assert read["p:mild"].tolist() == pytest.approx(alone["p:mild"].tolist(), abs=1e-6)
+            assert len(read) == (4 if white == 4095 else 5)
+        classifier.card.white = 4095
+        bright = commands.predict(classifier, files).iloc[3]
+        assert bright["reason"] == f"brighter ({int(pixels.max()) * 257}) than the model's white (4095)"
+        with pytest.raises(InputError, match="all 1 images are brighter than the model's white"):
+            commands.predict(classifier, [tmp_path / "deep.png"])
+
+    def test_mostly_broken_files_still_give_rows_and_only_broken_ones_are_an_error(self, model, pictures, tmp_path):
         (tmp_path / "x.png").write_bytes(b"no image")
+        table = commands.predict(model, [tmp_path / "x.png", next(pictures.rglob("*.png")), tmp_path / "x.png"])
+        assert table["reason"].map(bool).tolist() == [True, False, True]
         with pytest.raises(InputError, match="1 of 1 files cannot be read"):
             commands.predict(model, [tmp_path / "x.png"])
 

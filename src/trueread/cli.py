@@ -209,6 +209,7 @@ def predict(
     """
     from trueread import commands
     from trueread.commands import write_text
+    from trueread.progress import say
 
     table = commands.predict(model, images, explain=explain)
     if as_json:  # 15 digits, because the 10 decimals of the default leave little of a small probability
@@ -219,6 +220,7 @@ def predict(
         sys.stdout.write(text)
     else:
         write_text(out, text)
+        say(f"{out}: {len(table)} images, {int((table['reason'] != '').sum())} not readable")
 
 
 @app.command()

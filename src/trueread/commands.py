@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,10 @@ from torch import Tensor
 from trueread.audit.base import AUDITS, build_audits, run_audits
 from trueread.audit.finding import Finding
 from trueread.audit.subject import Subject
-from trueread.cohort.classes import natural_key
 from trueread.cohort.cohort import Cohort
-from trueread.cohort.read import IMAGE_ENDINGS, read_images
+from trueread.cohort.read import list_images, read_images, white_levels, without_too_bright
 from trueread.cohort.source import SOURCES, load_cohort
-from trueread.cohort.split import apply_split
+from trueread.cohort.split import apply_split, extend_split, split_note
 from trueread.errors import InputError, unknown
 from trueread.method.base import METHODS
 from trueread.model.backbone import BACKBONES, MONAI_NETWORKS
@@ -35,9 +35,10 @@ from trueread.runner import SPLIT_FILE, SUMMARY, cell_folder, run_study
 from trueread.shift.base import SHIFTS
 from trueread.stats import decide
 from trueread.study import Study, load_study
-from trueread.training.batches import batch_slices, unit_intensities
+from trueread.training.batches import batch_slices
 
 PREDICT_BATCH = 64
+RUN_DEPTH = 4  # folders from a model up to its run: its seed, its method, all methods, the run
 
 
 def run(
@@ -89,7 +90,8 @@ def audit(
 
     model: a Classifier, any Predictor, or the folder of a saved classifier (or of a run that holds one).
     data: "SOURCE:LOCATION" with `source` as its options (size and channels follow the model unless given), or a Cohort.
-    The test split is used: the saved one when the data are those of the run, else the data's own, else all images.
+    The test split is used: the one saved with the run when it knows any of these images (see `extend_split`), else the
+    data's own, else all images.
     out: folder for findings.json and metrics.csv.
     """
     asked = build_audits(audits)
@@ -105,10 +107,12 @@ def audit(
     subject = Subject.of(
         predictor, cohort, name=str(predictor.card.training.get("method", "model")), resamples=resamples
     )
+    _say_what_is_asked(subject)
     findings = run_audits(subject, asked, thresholds=thresholds)
     if out is not None:
-        write_json(Path(out) / "findings.json", {subject.name: [f.to_json() for f in findings]})
-        metrics_table([(subject.name, findings)]).to_csv(Path(out) / "metrics.csv", index=False)
+        with writing(out, option="-o"):
+            write_json(Path(out) / "findings.json", {subject.name: [f.to_json() for f in findings]})
+            metrics_table([(subject.name, findings)]).to_csv(Path(out) / "metrics.csv", index=False)
     return findings
 
 
@@ -119,21 +123,26 @@ def predict(
 
     images: files, or folders that are searched for images. explain: folder for an overlay PNG per image, Grad-CAM of
     the most probable class; its largest evidence, in logit units, is the column `evidence`. All overlays share one
-    colour scale, set by the strongest evidence among the first images. Raises InputError when more than half of the
-    images cannot be read.
+    colour scale, set by the strongest evidence among the first images. What an image gets does not depend on the
+    others: each is scaled by its own file's white (see `white_levels`). Raises InputError when none can be read.
     """
     classifier = Classifier.load(find_model(model)) if isinstance(model, (str, Path)) else model
     card = classifier.card
     if len(card.size) != 2 or card.size[0] != card.size[1]:
         raise InputError(f"predict reads square images; this model was trained on {'x'.join(map(str, card.size))}.")
     files = list_images(images)
-    read = read_images(files, size=card.size[0], channels=card.channels, fit=card.fit)
-    white = card.white if (read.white == 255) == (card.white == 255) else read.white  # 12 bits stay 12 bits
+    known = card.white if card.white > 255 else None
+    read = read_images(
+        files, size=card.size[0], channels=card.channels, fit=card.fit, white=known, tolerated=1, what="reading"
+    )
+    read, white = without_too_bright(read, white_levels(read, card.white), files)
+    say(f"decision: {decision_rule(card)}.")
     overlays = Overlays(Path(explain)) if explain is not None else None
     parts, evidence = [], []
     slices = batch_slices(len(read.images), PREDICT_BATCH)
     for part in track(slices, what="predicting", unit="batches"):
-        batch = unit_intensities(read.images[part], white).clamp_(max=1)
+        levels = white[part].astype(np.float32)[:, None, None, None]
+        batch = torch.from_numpy(np.divide(read.images[part], levels, dtype=np.float32))
         with torch.no_grad():
             probabilities = classifier.probabilities(batch).numpy()
         parts.append(probabilities)
@@ -156,7 +165,8 @@ class Overlays:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.full_colour = folder, 0.0
-        folder.mkdir(parents=True, exist_ok=True)
+        with writing(folder, option="--explain"):
+            folder.mkdir(parents=True, exist_ok=True)
 
     def write(self, classifier: Classifier, images: Tensor, targets: np.ndarray, names: Sequence[str]) -> list[float]:
         """Write a PNG per image of the batch [B,C,H,W] in [0,1]; returns each map's largest evidence, in logits."""
@@ -165,8 +175,9 @@ class Overlays:
         if not self.full_colour:
             self.full_colour = float(maps.max())
             say(f"evidence from layer {explanation.layer}; full colour is {self.full_colour:.3g} logit units.")
-        for image, evidence, name in zip(images.numpy(), maps, names, strict=True):
-            write_overlay(image, evidence, self.folder / name, white=1.0, full_colour=self.full_colour)
+        with writing(self.folder, option="--explain"):
+            for image, evidence, name in zip(images.numpy(), maps, names, strict=True):
+                write_overlay(image, evidence, self.folder / name, white=1.0, full_colour=self.full_colour)
         return [float(m.max()) for m in maps]
 
 
@@ -177,6 +188,20 @@ def decisions(probabilities: np.ndarray, card: Any) -> list[str]:
     if card.task == "multilabel":
         return ["|".join(c for c, yes in zip(card.classes, row, strict=True) if yes) for row in made]
     return [card.classes[int(k)] for k in made]
+
+
+def decision_rule(card: Any) -> str:
+    """The rule of `decisions` in words: which class from which probability on, or the most probable class."""
+    if card.task in ("multiclass", "ordinal"):
+        return "the most probable class"
+    cut = 0.5 if card.threshold is None else card.threshold
+    if card.task == "binary":
+        return (
+            f"'{card.classes[1]}' from a probability of {cut:.3g} on ({card.threshold_rule}), else '{card.classes[0]}'"
+        )
+    cuts = np.broadcast_to(cut, len(card.classes))
+    each = ", ".join(f"'{name}' from {c:.3g} on" for name, c in zip(card.classes, cuts, strict=True))
+    return f"every class that reaches its probability: {each}"
 
 
 def report(run_folder: str | Path) -> Path:
@@ -200,31 +225,32 @@ def catalogue(kind: str) -> list[dict[str, Any]]:
     ]
     if kind == "backbones":
         rows += [
-            {
-                "name": f"monai:{n}",
-                "summary": "MONAI network for volumes (extra `volumes`).",
-                "source": "MONAI",
-                "options": [],
-            }
-            for n in MONAI_NETWORKS
+            {"name": name, "summary": summary, "source": made_by, "options": []}
+            for name, summary, made_by in (
+                *((f"monai:{n}", "MONAI network for volumes (extra `volumes`).", "MONAI") for n in MONAI_NETWORKS),
+                ("<any timm name>", "Every 2-D timm architecture, e.g. resnet18.", "timm"),
+            )
         ]
-        rows.append(
-            {
-                "name": "<any timm name>",
-                "summary": "Every 2-D timm architecture, e.g. resnet18.",
-                "source": "timm",
-                "options": [],
-            }
-        )
     return rows
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all, making its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    with writing(path, option="-o"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(path.name + ".part")
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+
+
+@contextmanager
+def writing(path: str | Path, *, option: str) -> Iterator[None]:
+    """Turns what the file system refuses in the body into an InputError that names the option to change."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise InputError(f"{path} cannot be written ({why}); give {option} a place you can write to.") from None
 
 
 def find_model(path: str | Path) -> Path:
@@ -244,8 +270,8 @@ def find_model(path: str | Path) -> Path:
 
 
 def load_like(predictor: Predictor, data: str, options: Mapping[str, Any]) -> Cohort:
-    """The cohort `data`, at the model's size, channels and class order where the source takes them and nobody said
-    otherwise.
+    """The cohort `data`, at the model's size, channels, fit, white and class order where the source takes them and
+    nobody said otherwise.
     """
     from trueread.cohort.source import parse_source
 
@@ -255,41 +281,36 @@ def load_like(predictor: Predictor, data: str, options: Mapping[str, Any]) -> Co
         "size": max(card.size),
         "channels": card.channels,
         "fit": card.fit,
-        "classes": list(card.classes),
+        "classes": None if options.get("labels") else list(card.classes),  # columns have their own order
+        "white": card.white if card.white not in (255, 65535) else None,
     }
-    wanted = {k: v for k, v in own.items() if k in takes}
+    wanted = {k: v for k, v in own.items() if k in takes and v is not None}
     return load_cohort(data, **{**wanted, **options})
 
 
-def list_images(paths: Sequence[str | Path]) -> list[Path]:
-    """Files as given, and the images below folders, "scan 2" before "scan 10"; hidden ones are passed over."""
-    files: list[Path] = []
-    for given in map(Path, paths):
-        if given.is_dir():
-            found = (p for p in given.rglob("*") if p.suffix.lower() in IMAGE_ENDINGS and p.is_file())
-            files += sorted((p for p in found if not p.name.startswith(".")), key=lambda p: natural_key(str(p)))
-        elif given.is_file():
-            files.append(given)
-        else:
-            raise InputError(f"there is no file or folder {given}; check the path.")
-    if not files:
-        raise InputError(f"there is no image in {', '.join(map(str, paths))}; give image files or a folder of them.")
-    return files
-
-
 def _split_as_trained(cohort: Cohort, predictor: Predictor, folder: Path | None) -> Cohort:
-    """The split of the run the model came from, when the data are the same; a warning when it is lost."""
-    if predictor.card.data_digest != cohort.digest:
-        return cohort
-    for parent in folder.parents if folder is not None else ():
+    """The split of the run the model came from, where it knows any of these images; a warning when it is lost."""
+    same = predictor.card.data_digest == cohort.digest
+    for parent in list(folder.resolve().parents)[:RUN_DEPTH] if folder is not None else ():
         if (parent / SPLIT_FILE).is_file():
-            return apply_split(cohort, parent / SPLIT_FILE)
-    if not cohort.is_split:
+            split = (apply_split if same else extend_split)(cohort, parent / SPLIT_FILE)
+            return cohort if split is None else split
+    if same and not cohort.is_split:
         say(
             "warning: the model was trained on images of this cohort, and the split of that run is not beside it: "
             "the numbers below include its training images."
         )
     return cohort
+
+
+def _say_what_is_asked(subject: Subject) -> None:
+    """The cohort, where its split came from, and the images in question, a line each."""
+    cohort, n = subject.cohort, len(subject.rows)
+    patients = f"of {subject.clusters.max() + 1} patients" if cohort.patients_known else "(patients unknown)"
+    say(f"{cohort}")
+    say(f"split: {split_note(cohort).how}")
+    left_out = f"; unreadable and left out: {len(cohort.omitted)}" if len(cohort.omitted) else ""
+    say(f"asked about {n} {'test ' if cohort.is_split else ''}images {patients}{left_out}.")
 
 
 __all__ = ["audit", "catalogue", "predict", "report", "run", "train"]

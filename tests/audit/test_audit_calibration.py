@@ -37,7 +37,7 @@ class TestError:
         estimate = finding.headline.estimate
         assert estimate.value < 0.01
         assert estimate.low == 0
-        assert estimate.high < 0.03
+        assert estimate.high < 0.04
         assert finding.verdict is Verdict.PASS
         assert finding.headline.better is Better.LOWER
 
@@ -92,6 +92,38 @@ class TestError:
         brier = Calibration().run(subject_of(pair(p), y)).measures["brier"]
         assert brier.estimate.value == pytest.approx(np.mean((p - y) ** 2))
         assert brier.better is Better.LOWER
+
+
+class TestUseless:
+    @pytest.mark.parametrize("share", [0.5, 0.1])
+    def test_stating_the_prevalence_for_all_is_calibrated_and_does_not_pass(self, share):
+        y = (np.arange(400) < 400 * share).astype(np.int64)
+        finding = run_audit(Calibration(), subject_of(pair(np.full(400, share)), y), thresholds={"calibration": 0.1})
+        assert finding.headline.estimate.high < 0.1
+        assert finding.measures["brier-skill"].estimate.value == pytest.approx(0, abs=1e-6)
+        assert finding.verdict is Verdict.WARN
+        assert any("No pass: the Brier skill" in note and "useless" in note for note in finding.notes)
+
+    def test_a_forecaster_who_knows_something_passes_without_that_note(self):
+        logits, y = forecasts()
+        finding = run_audit(Calibration(), subject_of(pair(sigmoid(logits)), y), thresholds={"calibration": 0.1})
+        assert finding.measures["brier-skill"].estimate.low > 0.1
+        assert finding.verdict is Verdict.PASS
+        assert not any("No pass" in note for note in finding.notes)
+
+    @pytest.mark.parametrize(("temperature", "verdict"), [(5.0, "pass"), (5.1, "warn")])
+    def test_a_very_high_temperature_does_not_pass(self, temperature, verdict):
+        logits, y = forecasts()
+        subject = subject_of(pair(sigmoid(logits)), y, temperature=temperature)
+        finding = run_audit(Calibration(), subject, thresholds={"calibration": 0.1})
+        assert finding.verdict == verdict
+        assert any("a temperature of" in note and "No pass" in note for note in finding.notes) == (verdict == "warn")
+
+    def test_the_uncorrected_error_and_what_differences_are_of_is_said(self):
+        logits, y = forecasts(300)
+        finding = Calibration().run(subject_of(pair(sigmoid(logits).astype(np.float32)), y))
+        plain = finding.headline.statistics[0](np.ones((1, 300)))[0]
+        assert f"is {plain:.3f}. Differences between methods are of these uncorrected errors" in finding.notes[0]
 
 
 class TestBeforeScaling:

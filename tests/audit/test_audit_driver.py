@@ -67,10 +67,42 @@ class TestVerdict:
         assert verdict_of(Estimate(nan), 0.8, Better.HIGHER) is Verdict.NOT_MEASURED
         assert verdict_of(Estimate(nan), 0.8, Better.LOWER) is Verdict.NOT_MEASURED
 
-    @pytest.mark.parametrize(("value", "verdict"), [(0.9, "pass"), (0.7, "fail")])
-    def test_without_an_interval_the_number_itself_decides(self, value, verdict):
-        assert verdict_of(Estimate(value), 0.8, Better.HIGHER) == verdict
-        assert verdict_of(Estimate(1 - value), 0.2, Better.LOWER) == verdict
+    @pytest.mark.parametrize("value", [1.0, 0.9, 0.7, 0.0])
+    def test_without_an_interval_nothing_is_decided(self, value):
+        assert verdict_of(Estimate(value), 0.8, Better.HIGHER) is Verdict.WARN
+        assert verdict_of(Estimate(1 - value), 0.2, Better.LOWER) is Verdict.WARN
+
+    def test_a_perfect_score_of_a_few_patients_is_undecided_and_says_why(self):
+        y = np.array([0, 1] * 6)
+        subject = subject_of(pair(np.where(y == 1, 0.9, 0.1)), y)
+        finding = run_audit(Performance(), subject, thresholds={"performance": 0.8})
+        assert finding.headline.estimate.text() == "1.000"
+        assert finding.verdict is Verdict.WARN
+        assert finding.notes[-1] == "Every resample gives 1.000: too few patients for an interval."
+        alone = subject_of(pair(np.where(y == 1, 0.9, 0.1)), y, patients=["p"] * 12)
+        assert "do not give an interval" in run_audit(Performance(), alone, thresholds={}).notes[-1]
+
+    @pytest.mark.parametrize(
+        ("low", "threshold", "verdict"), [(0.85, 0.8, "warn"), (0.85, 0.97, "fail"), (0.85, None, "no threshold")]
+    )
+    def test_an_audit_that_doubts_its_own_headline_never_passes(self, low, threshold, verdict):
+        class Doubts(Asks):
+            def run(self, subject: Subject) -> Finding:
+                return dataclasses.replace(super().run(subject), verdict=Verdict.WARN)
+
+        finding = run_audit(
+            Doubts(set(), Estimate(0.9, low, 0.95)), subject_of(*binary(60)), thresholds={"performance": threshold}
+        )
+        assert finding.verdict == verdict
+
+    def test_the_threshold_of_a_foreign_function_is_as_given(self):
+        def function(images: np.ndarray) -> np.ndarray:
+            return pair(images.mean(axis=(1, 2, 3)))
+
+        given = ProbabilityFunction(function, classes=["a", "b"], size=[2, 2], channels=1, threshold=0.3)
+        none = ProbabilityFunction(function, classes=["a", "b"], size=[2, 2], channels=1)
+        assert given.card.threshold_rule == "as given"
+        assert none.card.threshold_rule == "the most probable class"
 
 
 class TestNotMeasured:

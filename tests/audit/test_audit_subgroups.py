@@ -14,16 +14,18 @@ from planted import binary, multiclass, multilabel, pair, subject_of
 
 from trueread.audit.base import run_audit
 from trueread.audit.finding import Better, Verdict
-from trueread.audit.subgroups import Subgroups, as_categories, shuffle_patients
+from trueread.audit.subgroups import Subgroups, as_categories, nearly_identifies, shuffle_patients
 from trueread.errors import NotMeasured
 
-CHANCE = re.compile(r"worst of (\d+) groups is (.+?)\. .* gap is (-?[\d.]+) on average.* in (\d+)% of shuffles")
+CHANCE = re.compile(
+    r"worst of (\d+) groups is (.+?)\. .* gap is (-?[\d.]+) on average.* in (less than 1 %|\d+%) of shuffles"
+)
 
 
 def chance_of(finding) -> tuple[int, str, float, float]:
     """(groups, worst group, gap expected by chance, share of shuffles at least as large) as the note says them."""
     count, worst, gap, share = CHANCE.search(finding.notes[0]).groups()
-    return int(count), worst, float(gap), int(share) / 100
+    return int(count), worst, float(gap), int(share.removeprefix("less than ").rstrip(" %")) / 100
 
 
 def wrong_in(where: np.ndarray, y: np.ndarray, *, rate: float, base: float, seed: int) -> np.ndarray:
@@ -53,6 +55,7 @@ class TestPlantedGap:
         assert finding.measures["worst-group"].better is Better.HIGHER
         count, worst, chance, share = chance_of(finding)
         assert (count, worst) == (5, "site: B")
+        assert "in less than 1 % of shuffles" in finding.notes[0]
         assert chance < 0.1
         assert share < 0.02
 
@@ -72,6 +75,16 @@ class TestPlantedGap:
             mine = site == name
             expected = sk.balanced_accuracy_score(y[mine], p[mine, 1].astype(np.float32) >= 0.5)
             assert estimate.value == pytest.approx(expected)
+            assert (estimate.n, estimate.n_clusters) == (mine.sum(), len(np.unique(patients[mine])))
+
+    def test_the_worst_group_rests_on_its_own_images(self):
+        y = np.array([0, 1] * 100)
+        site = np.array(["A"] * 140 + ["B"] * 60)
+        p = wrong_in(site == "B", y, rate=0.4, base=0.05, seed=1)
+        finding = Subgroups().run(subject_of(p, y, site=site, patients=np.arange(200) // 2))
+        worst, gap = finding.measures["worst-group"].estimate, finding.headline.estimate
+        assert (worst.n, worst.n_clusters) == (60, 30)
+        assert (gap.n, gap.n_clusters) == (200, 100)
 
     def test_over_seeds_the_worst_group_is_that_of_the_mean(self):
         """Seed 0 is worst in A, seed 1 much worse in B: B is the worst group, and the gap is the mean over both."""
@@ -240,6 +253,39 @@ class TestAttributes:
         p, y = binary(100)
         with pytest.raises(NotMeasured, match=r"fewer than two groups .* 'country' has one value"):
             Subgroups().run(subject_of(p, y, country=["NL"] * 100))
+
+    def test_what_is_not_measured_says_which_option_and_what_would_help(self):
+        p, y = binary(30)
+        with pytest.raises(NotMeasured, match=r"minimum_patients_per_class\).* larger test share"):
+            Subgroups().run(subject_of(p, y, site=["A", "B"] * 15))
+
+    def test_identifiers_are_left_out_with_a_note_and_measurements_are_not(self):
+        p, y = binary(300)
+        generator = np.random.default_rng(0)
+        columns = {
+            "site": np.tile(["A", "B"], 150),
+            "file": [f"f{i}" for i in range(300)],
+            "number": generator.permutation(5000)[:300],
+            "weight": generator.normal(70, 12, 300),
+        }
+        finding = Subgroups().run(subject_of(p, y, **columns))
+        assert list(pd.unique(finding.tables["Per group"]["attribute"])) == ["site", "weight"]
+        assert finding.notes[2:] == [
+            f"'{name}' has 300 values for 300 patients on the test images and is left out: it is an identifier or "
+            "nearly one."
+            for name in ("file", "number")
+        ]
+        asked = Subgroups(attributes=["number"]).run(subject_of(p, y, **columns))
+        assert set(asked.tables["Per group"]["attribute"]) == {"number"}
+
+    def test_ages_of_few_patients_are_no_identifier(self):
+        ages = pd.Series(np.arange(20, 80))
+        patients = np.arange(60)
+        assert not nearly_identifies(ages, patients)
+        assert nearly_identifies(ages * 100, patients)
+        assert nearly_identifies(ages.astype(str), patients)
+        assert not nearly_identifies(ages.astype(str), np.arange(120))  # half as many
+        assert not nearly_identifies(pd.Series([f"s{i % 20}" for i in range(30)]), np.arange(30))
 
     def test_an_attribute_that_is_not_there(self):
         p, y = binary(100)

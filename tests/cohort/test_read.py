@@ -13,7 +13,7 @@ from pictures import bomb, save, scene
 from PIL import Image, ImageFile, ImageOps
 
 from trueread.cohort import read
-from trueread.cohort.read import read_image, read_images, read_masks
+from trueread.cohort.read import depth_notes, read_image, read_images, read_masks, white_levels
 from trueread.errors import InputError
 
 
@@ -255,6 +255,23 @@ def test_one_16_bit_image_makes_all_16_bits_with_one_white(tmp_path):
     found = read_images(paths, size=20)
     assert (found.images.dtype, found.white) == (np.uint16, 65535)
     np.testing.assert_array_equal(found.images[:, 0, 0, 0], [65535, 51 * 257, 65535, 85 * 257, 32767])
+    np.testing.assert_array_equal(found.whites, [255, 255, 65535, 255, 65535])
+    assert depth_notes(found) == ["2 of 5 files have 16 bits; the 8-bit ones are scaled by 257 to the same white."]
+    np.testing.assert_array_equal(white_levels(found, 255), [65535] * 5)
+    np.testing.assert_array_equal(white_levels(found, 4095), [65535, 65535, 4095, 65535, 4095])
+    np.testing.assert_array_equal(white_levels(found, 200), [51400, 51400, 65535, 51400, 65535])
+
+
+def test_a_line_for_16_bit_files_that_are_dark(tmp_path, capsys):
+    paths = [save(tmp_path / f"{i}.png", np.full((20, 20), v, np.uint16)) for i, v in enumerate((900, 4080))]
+    found = read_images(paths, size=20)
+    line = "no 16-bit file is brighter than 4,080 of 65,535: if the detector has 12 bits, give white=4095."
+    assert depth_notes(found) == [line]
+    assert depth_notes(found, white=4095) == []
+    assert line in capsys.readouterr().err
+    bright = save(tmp_path / "bright.png", np.full((20, 20), 8192, np.uint16))
+    assert depth_notes(read_images([*paths, bright], size=20)) == []
+    assert depth_notes(read_images([save(tmp_path / "8.png", scene())], size=20)) == []
 
 
 def test_auto_channels(tmp_path):

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold
 
 from trueread.cohort.cohort import SPLITS, Cohort
-from trueread.cohort.split import apply_split, assign_splits, save_split, share_out, split_named, split_note
+from trueread.cohort.split import (
+    apply_split,
+    assign_splits,
+    extend_split,
+    save_split,
+    share_out,
+    split_named,
+    split_note,
+)
 from trueread.errors import InputError
 
 NAMES = ("train", "val", "test")
@@ -323,7 +331,7 @@ def test_the_split_of_other_data_is_refused(tmp_path):
     ]
     for data, text, message in cases:
         path.write_text(text, encoding="utf-8")
-        with pytest.raises(InputError, match=f"split.csv.*{message}.*remove it to split anew"):
+        with pytest.raises(InputError, match=rf"{path}.*{message}.*or (give )?another run folder"):
             apply_split(data, path)
     path.write_text(saved.replace("patient", "subject", 1), encoding="utf-8")
     with pytest.raises(InputError, match=r"split.csv has no column 'patient'"):
@@ -343,3 +351,36 @@ def test_a_saved_split_with_a_patient_on_two_sides_is_refused(tmp_path):
 
 def test_splits_are_those_of_the_cohort():
     assert SPLITS == NAMES
+
+
+def saved_as(path, rows: str):
+    path.write_text("id,patient,split\n" + rows.replace(" / ", "\n") + "\n", encoding="utf-8")
+    return path
+
+
+def test_an_extended_split_tests_new_images_but_no_known_patient(tmp_path):
+    cohort = cohort_of([0, 1, 0, 1, 0, 1, 0], [0, 0, 1, 2, 2, 3, 4])
+    path = saved_as(tmp_path / "split.csv", "image 0,P0,train / image 2,P1,test / other,P2,val / image 5,P3,val")
+    extended = extend_split(cohort, path)
+    assert extended is not None
+    assert list(extended.table["split"]) == ["train", "train", "test", "val", "val", "val", "test"]
+    assert split_note(extended).how == (
+        "as saved in split.csv for 3 of 7 images; 4 are new and for the test, "
+        "but 3 are of patients in train or val there and left out of it"
+    )
+    order = np.random.default_rng(0).permutation(7)
+    shuffled = extend_split(cohort.subset(order), path)
+    assert list(shuffled.table["split"]) == [list(extended.table["split"])[i] for i in order]
+
+
+def test_an_extended_split_wins_over_the_official_one_and_keeps_patients_whole(tmp_path):
+    cohort = cohort_of([0, 1, 0, 1], [0, 0, 1, 1]).with_split(["test", "test", "train", "train"])
+    path = saved_as(tmp_path / "split.csv", "image 0,a,train / image 1,b,test / image 2,c,test / image 3,d,test")
+    assert list(extend_split(cohort, path).table["split"]) == ["train", "train", "test", "test"]
+
+
+def test_no_image_in_common_extends_nothing_and_a_damaged_file_is_refused(tmp_path):
+    cohort = cohort_of([0, 1], [0, 1])
+    assert extend_split(cohort, saved_as(tmp_path / "split.csv", "other,P0,train")) is None
+    with pytest.raises(InputError, match=r"expected train, val or test; found 'tarin'.*another run folder"):
+        extend_split(cohort, saved_as(tmp_path / "split.csv", "image 0,P0,tarin"))

@@ -358,3 +358,13 @@ def test_the_summary_survives_json(tmp_path: Path) -> None:
     folder = write_run(tmp_path)
     summary = json.loads((folder / "summary.json").read_text())
     assert summary == json.loads(json.dumps(fake_summary()))
+
+
+def test_the_page_says_how_the_calibration_error_and_its_differences_are_made(tmp_path: Path) -> None:
+    summary = fake_summary()
+    write_run(tmp_path, summary)
+    text = " ".join(write_report(tmp_path).read_text(encoding="utf-8").split())
+    assert "interval of an expected calibration error are bias-corrected" in text
+    assert "Its differences between methods are of the uncorrected errors" in text
+    assert "A number without an interval" in text
+    assert "judged by its value" not in text

@@ -46,6 +46,15 @@ def over_labels(metric: Callable[[np.ndarray, np.ndarray], float]) -> Oracle:
     return oracle
 
 
+def brier_by_hand(p: np.ndarray, y: np.ndarray) -> float:
+    return float(np.mean([np.sum((p[i] - np.eye(p.shape[1])[y[i]]) ** 2) for i in range(len(y))]))
+
+
+def quiet_spread(y: np.ndarray) -> float:
+    """Brier score of stating the share of positives of every image."""
+    return float(np.mean((np.mean(y) - y) ** 2))
+
+
 SKLEARN: dict[str, dict[str, Oracle]] = {
     "binary": {
         "auroc": lambda p, y: sk.roc_auc_score(y, p[:, 1]),
@@ -57,6 +66,7 @@ SKLEARN: dict[str, dict[str, Oracle]] = {
         "specificity": lambda p, y: sk.recall_score(y, p[:, 1] >= 0.5, pos_label=0),
         "sensitivity-at-90-specificity": lambda p, y: roc_at_90(p[:, 1], y),
         "brier": lambda p, y: sk.brier_score_loss(y, p[:, 1]),
+        "brier-skill": lambda p, y: 1 - sk.brier_score_loss(y, p[:, 1]) / quiet_spread(y),
         "ece": lambda p, y: textbook.ece(p[:, 1], y == 1),
     },
     "multiclass": {
@@ -65,7 +75,12 @@ SKLEARN: dict[str, dict[str, Oracle]] = {
         "accuracy": lambda p, y: sk.accuracy_score(y, p.argmax(1)),
         "balanced-accuracy": lambda p, y: quiet(sk.balanced_accuracy_score, y, p.argmax(1)),
         "macro-f1": lambda p, y: sk.f1_score(y, p.argmax(1), average="macro", zero_division=0),
-        "brier": lambda p, y: np.mean([np.sum((p[i] - np.eye(p.shape[1])[y[i]]) ** 2) for i in range(len(y))]),
+        "brier": lambda p, y: brier_by_hand(p, y),
+        "brier-skill": lambda p, y: (
+            1
+            - brier_by_hand(p, y)
+            / brier_by_hand(np.tile(np.bincount(y, minlength=p.shape[1]) / len(y), (len(y), 1)), y)
+        ),
         "ece": lambda p, y: textbook.ece(p.max(1), p.argmax(1) == y),
     },
     "multilabel": {
@@ -78,6 +93,9 @@ SKLEARN: dict[str, dict[str, Oracle]] = {
         "specificity": over_labels(lambda y, p: sk.recall_score(y, p >= 0.5, pos_label=0)),
         "sensitivity-at-90-specificity": over_labels(lambda y, p: roc_at_90(p, y)),
         "brier": over_labels(sk.brier_score_loss),
+        "brier-skill": lambda p, y: (
+            1 - over_labels(sk.brier_score_loss)(p, y) / over_labels(lambda y, _: quiet_spread(y))(p, y)
+        ),
         "ece": over_labels(lambda y, p: textbook.ece(p, y == 1)),
     },
 }
@@ -273,7 +291,7 @@ def test_bounds_order_and_scale(made, seed):
         if task not in metric.tasks:
             continue
         values = statistic(name, p, y, task=task)(weights)
-        low = -1.0 if name == "quadratic-kappa" else 0.0
+        low = {"quadratic-kappa": -1.0, "brier-skill": -np.inf}.get(name, 0.0)
         high = 2.0 if name == "brier" else 1.0
         inside = (values >= low - 1e-12) & (values <= high + 1e-12)
         assert np.all(inside | np.isnan(values)), name
@@ -297,3 +315,15 @@ def test_ranking_metrics_depend_on_the_order_alone(seed, n):
         np.testing.assert_allclose(after, before, atol=1e-12)
     flipped = point("auroc", plain[:, ::-1], y, task="binary")
     np.testing.assert_allclose(flipped, 1 - point("auroc", plain, y, task="binary"), atol=1e-12)
+
+
+def test_brier_skill_is_0_for_the_prevalence_1_for_the_truth_and_nan_for_one_class():
+    for share in (0.5, 0.05):
+        y = (np.arange(200) < 200 * share).astype(np.int64)
+        constant = np.tile([1 - share, share], (200, 1))
+        assert point("brier-skill", constant, y, task="binary") == pytest.approx(0, abs=1e-12)
+        assert point("brier-skill", np.eye(2)[y], y, task="binary") == 1
+        assert point("brier-skill", np.eye(2)[1 - y], y, task="binary") < -1
+        drawn = statistic("brier-skill", constant, y, task="binary")(np.random.default_rng(0).integers(0, 3, (50, 200)))
+        assert (drawn <= 1e-12).all()  # a resample's own prevalence is always at least as good
+    assert np.isnan(point("brier-skill", constant, np.zeros(200, np.int64), task="binary"))

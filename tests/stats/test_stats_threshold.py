@@ -40,15 +40,18 @@ def test_sensitivity_is_reached_and_no_higher_threshold_reaches_it():
     for share in ("0.5", "0.9", ".95", "1"):
         threshold = choose_threshold(p[:, 1], labels, rule=f"sensitivity >= {share}")
         assert recall_score(labels, p[:, 1] >= threshold) >= float(share)
-        assert recall_score(labels, p[:, 1] >= np.nextafter(threshold, 1)) < float(share)
+        next_score = p[p[:, 1] >= threshold, 1].min()
+        assert recall_score(labels, p[:, 1] > next_score) < float(share)
+        lower = p[p[:, 1] < threshold, 1].max(initial=0)
+        assert threshold == pytest.approx((lower + next_score) / 2)  # far from any score, so that no last bit decides
 
 
 def test_seven_of_25_is_28_percent_in_spite_of_rounding():
     assert 0.28 * 25 > 7
     scores = np.r_[np.arange(1, 26) / 50, 0.99]
     labels = np.r_[np.ones(25, dtype=int), 0]
-    assert choose_threshold(scores, labels, rule="sensitivity>=0.28") == 19 / 50
-    assert choose_threshold(scores, labels, rule="sensitivity>=0.2801") == 18 / 50
+    assert choose_threshold(scores, labels, rule="sensitivity>=0.28") == pytest.approx(18.5 / 50)
+    assert choose_threshold(scores, labels, rule="sensitivity>=0.2801") == pytest.approx(17.5 / 50)
 
 
 def test_fixed_number_needs_no_classes():
@@ -73,6 +76,18 @@ def test_adjacent_floats_are_still_told_apart():
     scores = np.array([low, np.nextafter(low, 1)])
     threshold = choose_threshold(scores, np.array([0, 1]), rule="balanced-accuracy")
     np.testing.assert_array_equal(scores >= threshold, [False, True])
+    threshold = choose_threshold(scores, np.array([0, 1]), rule="sensitivity>=0.9")
+    np.testing.assert_array_equal(scores >= threshold, [False, True])
+    almost = np.array([np.nextafter(1, 0), 1.0])
+    assert choose_threshold(almost, np.array([0, 1]), rule="sensitivity>=0.9") < 1
+
+
+def test_the_last_bit_of_a_score_does_not_decide():
+    scores, labels = np.array([0.1, 0.3, 0.7, 0.9]), np.array([0, 0, 1, 1])
+    threshold = choose_threshold(scores, labels, rule="sensitivity>=0.9")
+    assert threshold == pytest.approx(0.5)
+    for jittered in (np.nextafter(scores, 0), np.nextafter(scores, 1)):
+        assert recall_score(labels, jittered >= threshold) == 1
 
 
 @settings(max_examples=100, deadline=None)

@@ -17,7 +17,7 @@ from trueread.errors import InputError, NotMeasured, unknown
 from trueread.model.classifier import require_gradients
 from trueread.progress import track
 from trueread.registry import Registry
-from trueread.stats import Comparison, delong_test, holm_adjusted, paired_difference
+from trueread.stats import Comparison, Estimate, delong_test, holm_adjusted, paired_difference
 
 AUDITS: Registry[Audit] = Registry("audit", "audits", package="trueread.audit")
 audit = AUDITS.register
@@ -71,8 +71,21 @@ def run_audit(asked: Audit, subject: Subject, *, thresholds: Mapping[str, float 
     finding.seconds = time.perf_counter() - start
     if finding.verdict is not Verdict.NOT_MEASURED and finding.headline is not None:
         finding.threshold = thresholds.get(asked.name)
+        doubtful = finding.verdict is Verdict.WARN  # the audit itself knows why the headline is not enough
         finding.verdict = verdict_of(finding.headline.estimate, finding.threshold, finding.headline.better)
+        if doubtful and finding.verdict is Verdict.PASS:
+            finding.verdict = Verdict.WARN
+        finding.notes += _why_no_interval(finding.headline.estimate)
     return finding
+
+
+def _why_no_interval(estimate: Estimate) -> list[str]:
+    """The note that a headline without an interval needs; none for one with an interval, or without a value."""
+    if estimate.value != estimate.value or estimate.low == estimate.low:
+        return []
+    if estimate.n_clusters > 1 and min(abs(estimate.value), abs(estimate.value - 1)) < 1e-6:
+        return [f"Every resample gives {abs(estimate.value):.3f}: too few patients for an interval."]
+    return ["The resamples do not give an interval: too few patients, or a class that most resamples lack."]
 
 
 def run_audits(

@@ -9,16 +9,19 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from trueread.audit.base import Audit, Better, Figure, Finding, Measure, Subject, audit
+from trueread.audit.base import Audit, Better, Figure, Finding, Measure, Subject, Verdict, audit
 from trueread.audit.performance import measure
 from trueread.audit.subject import Member
 from trueread.stats import apply_temperature, reliability_table
+from trueread.stats.bootstrap import point_values
 from trueread.stats.calibration import ece
+
+HIGH_TEMPERATURE = 5.0  # so large a temperature flattens any logits: what is then calibrated says next to nothing
 
 
 @audit("calibration", source="Guo et al. 2017, On calibration of modern neural networks, ICML")
 class Calibration(Audit):
-    """Expected calibration error and Brier score, after temperature scaling on validation."""
+    """Expected calibration error, Brier score and skill, after temperature scaling on validation."""
 
     question = "When it says 80 %, is it right 80 % of the time?"
     better = Better.LOWER
@@ -31,6 +34,7 @@ class Calibration(Audit):
         measures = {
             "ece": self._ece(subject, "Expected calibration error", lambda m: m.probabilities),
             "brier": measure(subject, "brier"),
+            "brier-skill": measure(subject, "brier-skill"),
         }
         notes = []
         temperatures = [m.predictor.card.temperature for m in subject.members]
@@ -41,7 +45,15 @@ class Calibration(Audit):
             )
             title = "Expected calibration error before temperature scaling"
             measures["ece-before"] = self._ece(subject, title, lambda m: _before_scaling(m, subject.cohort.task))
-        return self.finding(measures=measures, figures=[self._reliability(subject)], notes=notes)
+        plain = np.mean([point_values(s, len(subject.rows))[0] for s in measures["ece"].statistics])
+        notes.append(
+            f"The binned error before the correction for few images per bin is {plain:.3f}. Differences between "
+            "methods are of these uncorrected errors, so they need not be the difference of the values shown."
+        )
+        doubts = _doubts(measures["brier-skill"], temperatures)
+        verdict = Verdict.WARN if doubts else Verdict.NO_THRESHOLD
+        figures = [self._reliability(subject)]
+        return self.finding(measures=measures, figures=figures, notes=notes + doubts, verdict=verdict)
 
     def _ece(self, subject: Subject, title: str, probabilities: Callable[[Member], np.ndarray]) -> Measure:
         task = subject.cohort.task
@@ -74,6 +86,22 @@ class Calibration(Audit):
             x_label="stated probability", y_label="observed share", diagonal=True,
             caption="Bars are Wilson intervals that count each image once per seed.",
         )  # fmt: skip
+
+
+def _doubts(skill: Measure, temperatures: list[float]) -> list[str]:
+    """Why a small calibration error is no praise here: probabilities that say little can be right about it."""
+    doubts = []
+    if not skill.estimate.low > 0:  # nan too
+        doubts.append(
+            f"No pass: the Brier skill is {skill.estimate}, not clearly above 0. Always stating the share of each "
+            "class would do about as well, and that is well calibrated and useless."
+        )
+    if max(temperatures) > HIGH_TEMPERATURE:
+        doubts.append(
+            f"No pass: a temperature of {max(temperatures):.2f} (above {HIGH_TEMPERATURE:g}) flattens probabilities "
+            "until they hardly differ between patients; the network's own were far from right."
+        )
+    return doubts
 
 
 def _before_scaling(member: Member, task: str) -> np.ndarray:

@@ -89,6 +89,8 @@ class Finding:
     """The answer to an audit's question about one subject (a method's classifiers, one per seed).
 
     measures: by key; the first one is the headline, which has the verdict. threshold: what the verdict compares with.
+    verdict: of the driver, from the headline; an audit that sets WARN itself keeps it where the headline alone would
+    pass.
     tables: by title. notes: sentences the reader needs to judge the numbers. reason: why it was not measured, else "".
     """
 
@@ -150,14 +152,15 @@ class Difference:
 
 def verdict_of(estimate: Estimate, threshold: float | None, better: Better) -> Verdict:
     """Pass when the whole 95 % interval is on the good side of the threshold, fail when it is on the bad side, else
-    warn.
+    warn; warn also without an interval, because a number alone leaves it undecided.
     """
     if threshold is None:
         return Verdict.NO_THRESHOLD
     if estimate.value != estimate.value:
         return Verdict.NOT_MEASURED
-    has_interval = estimate.low == estimate.low and estimate.high == estimate.high
-    low, high = (estimate.low, estimate.high) if has_interval else (estimate.value, estimate.value)
+    low, high = estimate.low, estimate.high
+    if low != low or high != high:
+        return Verdict.WARN
     if better is Better.LOWER:
         low, high, threshold = -high, -low, -threshold
     if low >= threshold:

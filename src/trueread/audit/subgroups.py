@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -18,6 +18,8 @@ from trueread.stats.bootstrap import Weights
 
 METRIC = "balanced-accuracy"
 MAX_GROUPS = 12  # of one attribute; rarer values are too many to read and too small to measure
+FEW_VALUES = 20  # with no more distinct values than this, an attribute is no identifier
+LONGEST_LIFE = 120  # years: whole numbers within such a span may be ages, of which few patients share one
 
 
 @dataclass(frozen=True)
@@ -56,14 +58,14 @@ class Subgroups(Audit):
         groups, skipped = self._groups(subject)
         ranked = [g for g in groups if smallest_class(subject, g.member) >= self.minimum]
         if len(ranked) < 2:
-            reason = f"fewer than two groups have {self.minimum} patients of every class among the test images."
-            raise NotMeasured(" ".join([reason, *skipped]))
+            raise NotMeasured(" ".join([self._too_small(), *skipped]))
         statistics = [member_statistic(subject, m, METRIC) for m in subject.members]
         table, values = self._table(subject, groups, ranked, statistics)
         worst = min(ranked, key=lambda g: values[g.name].value)
         per_seed = [gap(s, worst.member) for s in statistics]
         estimate = subject.interval(per_seed)
         chance, p_value = self._by_chance(subject, ranked, statistics, estimate.value)
+        share = f"{p_value:.0%}" if p_value >= 0.01 else "less than 1 %"
         measures = {
             "gap": Measure(
                 "Gap to the worst group", estimate, Better.LOWER,
@@ -77,7 +79,7 @@ class Subgroups(Audit):
         notes = [
             f"The worst of {len(ranked)} groups is {worst.name}. The worst of many is low by selection alone: with "
             f"attributes shuffled among patients the gap is {chance:.3f} on average, and at least this large in "
-            f"{p_value:.0%} of shuffles.",
+            f"{share} of shuffles.",
             f"A group counts when it has at least {self.minimum} patients of every class.",
             *skipped,
         ]
@@ -86,6 +88,13 @@ class Subgroups(Audit):
             low="low", high="high", y_label="balanced accuracy",
         )  # fmt: skip
         return self.finding(measures=measures, tables={"Per group": table}, figures=[figure], notes=notes)
+
+    def _too_small(self) -> str:
+        return (
+            f"fewer than two groups have {self.minimum} patients of every class among the test images "
+            "(the option minimum_patients_per_class); a larger test share would help, or a lower minimum, which ranks "
+            "groups by wider intervals."
+        )
 
     def _groups(self, subject: Subject) -> tuple[list[Group], list[str]]:
         frame = subject.cohort.table.iloc[subject.rows]
@@ -98,6 +107,12 @@ class Subgroups(Audit):
         groups: list[Group] = []
         skipped = []
         for attribute in names:
+            if not self.attributes and nearly_identifies(frame[attribute], subject.clusters):
+                skipped.append(
+                    f"'{attribute}' has {frame[attribute].nunique()} values for {len(np.unique(subject.clusters))} "
+                    "patients on the test images and is left out: it is an identifier or nearly one."
+                )
+                continue
             values = as_categories(frame[attribute])
             levels = list(pd.unique(values.dropna()))
             if not 2 <= len(levels) <= MAX_GROUPS:
@@ -117,13 +132,15 @@ class Subgroups(Audit):
     ) -> tuple[pd.DataFrame, dict[str, Estimate]]:
         rows, values = [], {}
         for g in groups:
-            estimate = values[g.name] = subject.interval([in_group(s, g.member) for s in statistics])
+            of_all_rows = subject.interval([in_group(s, g.member) for s in statistics])
+            patients = len(np.unique(subject.clusters[g.member]))
+            estimate = values[g.name] = replace(of_all_rows, n=int(g.member.sum()), n_clusters=patients)
             rows.append(
                 {
                     "attribute": g.attribute,
                     "group": g.value,
-                    "images": int(g.member.sum()),
-                    "patients": len(np.unique(subject.clusters[g.member])),
+                    "images": estimate.n,
+                    "patients": estimate.n_clusters,
                     "balanced accuracy": estimate,
                     "ranked": "yes" if g in ranked else f"no, under {self.minimum} patients of a class",
                 }
@@ -196,6 +213,23 @@ def smallest_class(subject: Subject, member: np.ndarray) -> int:
     else:
         kinds = [labels == k for k in np.unique(labels)]
     return min((len(np.unique(clusters[member & kind])) for kind in kinds if kind.any()), default=0)
+
+
+def nearly_identifies(values: pd.Series, clusters: np.ndarray) -> bool:
+    """Whether a column is an identifier or nearly one: more than 20 distinct values, and more than half as many as
+    patients (clusters: int64 [n], each row's patient).
+
+    Measurements are none, though each may be unique: numbers with decimals, and whole numbers within 120 (ages in
+    years); they become ranges.
+    """
+    distinct = values.nunique()
+    if distinct <= FEW_VALUES or 2 * distinct <= len(np.unique(clusters)):
+        return False
+    if not pd.api.types.is_numeric_dtype(values):
+        return True
+    numbers = values.to_numpy(dtype=float, na_value=np.nan)
+    numbers = numbers[np.isfinite(numbers)]
+    return bool((numbers % 1 == 0).all() and np.ptp(numbers) > LONGEST_LIFE)
 
 
 def as_categories(values: pd.Series) -> pd.Series:

@@ -52,7 +52,7 @@ class Subject:
     def of(cls, predictor: Predictor, cohort: Cohort, *, name: str = "model", resamples: int = 1000) -> Subject:
         """One model on a cohort's test split (all images, when the cohort is not split).
 
-        Raises InputError when the model's classes, task, channels or size are not the cohort's.
+        Raises InputError when the model's classes, task, channels, size or white level are not the cohort's.
         """
         check_fits(predictor, cohort)
         rows = cohort.rows("test") if cohort.is_split else np.arange(len(cohort))
@@ -99,10 +99,20 @@ def check_fits(predictor: Predictor, cohort: Cohort) -> None:
         "channels": (card.channels, cohort.channels),
         "dimensions": (len(card.size), len(cohort.spatial)),
         "size": (list(card.size), list(cohort.spatial)),
+        "white": (card.white, card.white if _same_white(card.white, cohort.white) else cohort.white),
     }
+    options = {"size": f" (size={max(card.size)})", "white": f" (white={card.white})"}
     for what, (expected, found) in facts.items():
         if expected != found:
             raise InputError(
                 f"the model and {cohort.name} differ in {what}: the model has {expected}, the cohort {found}; "
-                f"load the cohort to match{' (size=...)' if what == 'size' else ''}, or audit another model."
+                f"load the cohort to match{options.get(what, '')}, or audit another model."
             )
+
+
+def _same_white(model: int, cohort: int) -> bool:
+    """Whether the same tissue has the same intensity in [0,1] for both: two full ranges do, part of one does not.
+
+    What 8 bits hold was brought to their full range by whoever exported them, so such a model takes any white.
+    """
+    return model in (cohort, 255) or {model, cohort} == {255, 65535}

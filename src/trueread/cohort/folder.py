@@ -68,7 +68,7 @@ def folder(
         table["split"] = ""
     _refuse_leaks(root.name, table)
     files = [root / path for path in table["id"]]
-    read = read_images(files, size=size, channels=channels, fit=fit, what=f"reading {root.name}")
+    read = read_images(files, size=size, channels=channels, fit=fit, white=white, what=f"reading {root.name}")
     omitted = read.omitted.assign(path=table["id"].to_numpy()[read.omitted.index]).reset_index(drop=True)
     table = table.iloc[read.kept]
     labels = table["class"].map({c: i for i, c in enumerate(order)}).to_numpy(np.int64)

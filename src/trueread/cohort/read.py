@@ -99,7 +99,7 @@ def depth_notes(read: Decoded, *, white: int | None = None) -> list[str]:
     n, total = int(deep.sum()), len(deep)
     notes = []
     if 0 < n < total:
-        has = "file has" if total == 1 else "files has" if n == 1 else "files have"
+        has = "files has" if n == 1 else "files have"
         notes.append(f"{n} of {total} {has} 16 bits; the 8-bit ones are scaled by 257 to the same white.")
     if n and white is None:
         brightest = max(int(read.images[i].max()) for i in np.flatnonzero(deep))
@@ -110,6 +110,36 @@ def depth_notes(read: Decoded, *, white: int | None = None) -> list[str]:
                 f"give white={2**bits - 1}."
             )
     return notes
+
+
+def white_levels(read: Decoded, white: int) -> np.ndarray:
+    """int64 [M]: the value in `read.images` that becomes 1.0 of each, for a model whose own white is `white`.
+
+    A file of the model's depth has the model's white (12 bits in 16 stay 12 bits), one of the other its full range.
+    """
+    scaled = read.white // 255  # 257 when 8-bit files lie among 16-bit ones
+    return np.where(read.whites == 255, min(white, 255) * scaled, white if white > 255 else 65535).astype(np.int64)
+
+
+def without_too_bright(read: Decoded, white: np.ndarray, files: Sequence[Path]) -> tuple[Decoded, np.ndarray]:
+    """Images brighter than their white int64 [M] moved to `omitted`, and the white of the others: what they show there
+    is not what the model learned from.
+    """
+    brightest = read.images.reshape(len(read.images), -1).max(axis=1)
+    fits = brightest <= white
+    if not fits.any():
+        raise InputError(
+            f"all {len(fits)} images are brighter than the model's white (the first reaches {brightest[0]}, white is "
+            f"{white[0]}); give images of the kind it was trained on."
+        )
+    rows = read.kept[~fits]
+    reasons = [
+        f"brighter ({b}) than the model's white ({w})" for b, w in zip(brightest[~fits], white[~fits], strict=True)
+    ]
+    bright = pd.DataFrame({"path": [str(files[i]) for i in rows], "reason": reasons}, index=rows, dtype=str)
+    omitted = pd.concat([read.omitted, bright]).sort_index() if len(rows) else read.omitted
+    kept = {name: getattr(read, name)[fits] for name in ("images", "kept", "aspects", "whites")}
+    return (replace(read, omitted=omitted, **kept) if len(rows) else read), white[fits]
 
 
 def list_images(paths: Sequence[str | Path]) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -90,9 +91,8 @@ def csv(
         table[kept] = _typed(rows[column(kept, rows, file=file, role="attribute")])
 
     files = _paths(file, _filled(file, rows[image]), folder)
-    read = read_images(
-        [path for path in files if path is not None], size=size, channels=channels, fit=fit, what=f"reading {file}"
-    )
+    there = [path for path in files if path is not None]
+    read = read_images(there, size=size, channels=channels, fit=fit, white=white, what=f"reading {file}")
     masks = None
     if used["mask"]:
         mask_files = _paths(file, rows[used["mask"]], folder)
@@ -229,7 +229,8 @@ def _with_masks(read: Decoded, mask_files: list[Path | None], size: int, fit: Fi
     complete = len(masks.kept) == len(read.kept)
     images = read.images if complete else read.images[masks.kept]
     omitted = pd.concat([read.omitted, lost]).sort_index() if len(lost) else read.omitted
-    return Decoded(images, read.kept[masks.kept], omitted, read.white, read.aspects[masks.kept]), masks.images
+    kept = {"kept": read.kept[masks.kept], "aspects": read.aspects[masks.kept], "whites": read.whites[masks.kept]}
+    return replace(read, images=images, omitted=omitted, **kept), masks.images
 
 
 def _typed(cells: pd.Series) -> np.ndarray:

@@ -24,6 +24,11 @@ Statistic = Callable[[Weights], Values]
 # makes it fast, and the working memory stays far below 256 MB for any cohort of less than several million images.
 _CHUNK_WEIGHTS = 1 << 19
 
+# The ends of the scales of metrics and of gaps between them. Where every resample gives one of these, no patient in the
+# sample was ever wrong (or right), and the bootstrap cannot draw one who would be.
+_EDGES = (0.0, 1.0)
+_SAME = 1e-6  # float32 weights round a sum of equal values by less than this
+
 
 def cluster_weights(clusters: NDArray, *, resamples: int, seed: int) -> NDArray[np.float32]:
     """How often each row counts in each resample, when whole clusters are drawn with replacement.
@@ -49,7 +54,8 @@ def bootstrap(
     statistic: weights [R,n] -> [R]. clusters: int64 [n], the code of each row's patient.
     level: of the interval, in (0, 1).
     Resamples that do not define the statistic (nan; a class is absent, say) are left out; when they are more than half,
-    or when there is only one patient, the interval is nan.
+    when there is only one patient, or when every resample gives 0 or every one gives 1 (a perfect score in too few
+    patients, which says nothing about the next one), the interval is nan.
     """
     return bootstrap_many(
         lambda weights: statistic(weights)[:, None], clusters, resamples=resamples, seed=seed, level=level
@@ -62,9 +68,8 @@ def bootstrap_many(
     """As `bootstrap` for a statistic of M numbers, weights [R,n] -> [R,M]: M estimates from the same draws."""
     clusters = check_clusters(clusters)
     values = point_values(statistic, len(clusters))
-    low, high = percentile_interval(
-        distribution(statistic, clusters, resamples=resamples, seed=seed), level=level, clusters=clusters
-    )
+    drawn = distribution(statistic, clusters, resamples=resamples, seed=seed)
+    low, high = _informative(*percentile_interval(drawn, level=level, clusters=clusters), drawn)
     n, n_clusters = len(clusters), len(np.unique(clusters))
     return [
         Estimate(float(v), float(a), float(b), n=n, n_clusters=n_clusters)
@@ -84,13 +89,18 @@ def mean_over_seeds(
     """One scalar statistic of several training runs (seeds) on the same rows: the mean and its interval over patients.
 
     statistics: one per seed, each weights [R,n] -> [R] over the same rows.
-    Returns the mean over seeds; the interval of that mean over patients (all seeds see the same draws); `spread`, the
+    Returns the mean over seeds; the interval of that mean over patients (all seeds see the same draws; nan as for
+    `bootstrap`); `spread`, the
     standard deviation over seeds (ddof 1; None for one seed). The interval does not contain the spread: it says how
     the mean would vary with other patients, the spread how it varies with another training.
     correct_bias: for a distance that noise can only push up (a calibration error). Its percentile interval may not even
         contain it, because every resample adds noise to that of the sample. Noise adds in squares, so the squared value
-        is freed of the bias that the squared resamples show, and the squared interval of twice that: the sample's and
-        the resamples' own; neither below 0 (bootstrap bias, Efron and Tibshirani 1993, chapter 10; in squares, ours).
+        is freed of the bias that the squared resamples show; the squared lower end of twice that, the sample's and the
+        resamples' own; the squared upper end of it once, because twice puts that end below a real error too often.
+        None below 0 (bootstrap bias, Efron and Tibshirani 1993, chapter 10; in squares, ours). In simulations of an
+        ECE of 0, 0.1 and 0.2 at 300 and 1000 images (200 runs each) the interval lay below the truth in 0 to 3.5 %
+        of runs, and above it in 0 to 3 % (nominal 2.5 %); with the bias taken twice from the upper end, below it in
+        up to 6 %.
     """
     if len(statistics) == 0:
         raise InputError("the mean over seeds needs at least one seed; found none.")
@@ -98,11 +108,14 @@ def mean_over_seeds(
     points = point_values(stack(statistics), len(clusters))
     value = float(points.mean())
     drawn = distribution(stack([average(statistics)]), clusters, resamples=resamples, seed=seed)
-    low, high = (float(v[0]) for v in percentile_interval(drawn, level=level, clusters=clusters))
+    ends = _informative(*percentile_interval(drawn, level=level, clusters=clusters), drawn)
+    low, high = (float(end[0]) for end in ends)
     if correct_bias and low == low:
         bias = float(np.nanmean(drawn**2)) - value**2
-        squares = (value**2 - bias, low**2 - 2 * bias, high**2 - 2 * bias)
+        squares = (value**2 - bias, low**2 - 2 * bias, high**2 - bias)
         value, low, high = (max(square, 0.0) ** 0.5 for square in squares)
+        if low == high:  # cut off at 0 on both sides: as little an interval as that of a perfect score
+            low = high = float("nan")
     return Estimate(
         value,
         low,
@@ -178,6 +191,13 @@ def percentile_interval(values: Values, *, level: float, clusters: NDArray) -> t
     if usable.any() and np.ptp(clusters) > 0:  # one patient alone says nothing about other patients
         ends[:, usable] = np.nanquantile(values[:, usable], [(1 - level) / 2, (1 + level) / 2], axis=0)
     return ends[0], ends[1]
+
+
+def _informative(low: Values, high: Values, drawn: Values) -> tuple[Values, Values]:
+    """The ends [M] of intervals, nan where every resample of the column of `drawn` [R,M] is at one edge."""
+    known = np.where(np.isnan(drawn), low, drawn)
+    empty = np.any([np.all(np.abs(known - edge) <= _SAME, axis=0) for edge in _EDGES], axis=0)
+    return np.where(empty, np.nan, low), np.where(empty, np.nan, high)
 
 
 def check_clusters(clusters: NDArray) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""Are the probabilities right? Brier score, expected calibration error, reliability table, temperature scaling.
+"""Are the probabilities right? Brier score, skill, expected calibration error, reliability table, temperature.
 
 Which probability is judged: binary, the probability of class 1 against how often class 1 is true; multiclass and
 ordinal, the top-label confidence against how often the decision is right; multilabel, each label's probability against
@@ -55,6 +55,25 @@ def brier(probabilities: NDArray, labels: NDArray, *, task: Task) -> Statistic:
     squared = (probabilities - labels) ** 2
     per_label = weighted_mean(squared[:, ~np.isnan(squared).all(axis=0)])
     return lambda weights: row_mean(per_label(weights))
+
+
+def brier_skill(probabilities: NDArray, labels: NDArray, *, task: Task) -> Statistic:
+    """Brier skill as a statistic: 1 - Brier score / Brier score of always stating the prevalence; higher is better.
+
+    At most 1; 0 is a forecast no better than the prevalence of the (resampled) images themselves, below 0 a worse one.
+    Multilabel: both scores are means over labels. nan where only one class is there, which leaves nothing to forecast.
+    probabilities, labels: as `check_probabilities` returns them.
+    Source: Murphy, Journal of Applied Meteorology 12 (1973) 595 (with the sample's own climatology).
+    """
+    score = brier(probabilities, labels, task=task)
+    if task == "multilabel":
+        shares = weighted_mean(labels[:, ~np.isnan(labels).all(axis=0)])
+        return lambda weights: 1 - ratio(score(weights), row_mean(_spread(shares(weights))))
+    if task == "binary":
+        positive = weighted_mean(labels == 1)
+        return lambda weights: 1 - ratio(score(weights), _spread(positive(weights)))
+    of_classes = weighted_mean(np.eye(probabilities.shape[1])[labels])
+    return lambda weights: 1 - ratio(score(weights), _spread(of_classes(weights)).sum(axis=1))
 
 
 def ece(probabilities: NDArray, labels: NDArray, *, task: Task, bins: int = 15) -> Statistic:
@@ -151,6 +170,12 @@ def apply_temperature(logits: NDArray, temperature: float, *, task: Task) -> NDA
         raise InputError(f"the temperature must be a positive number; found {temperature}; 1 changes nothing.")
     scaled = logits / temperature
     return expit(scaled) if task == "multilabel" else np.exp(log_softmax(scaled, axis=1))
+
+
+def _spread(share: Values) -> Values:
+    """share (1 - share), the Brier score of always stating the share; 0 up to rounding is 0."""
+    product = share * (1 - share)
+    return np.where(np.abs(product) < 1e-12, 0.0, product)
 
 
 def _judged(

@@ -111,6 +111,13 @@ METRICS: dict[str, Metric] = {
         "mean squared error of p(class 1); multiclass: summed over classes; multilabel: mean over labels",
         calibration.brier,
     ),
+    "brier-skill": Metric(
+        "Brier skill",
+        True,
+        _ALL,
+        "1 - Brier score / Brier score of always stating the test prevalence; 0: no better than that; 1: perfect",
+        calibration.brier_skill,
+    ),
     "ece": Metric(
         "Expected calibration error",
         False,

@@ -20,7 +20,8 @@ def choose_threshold(scores: NDArray, labels: NDArray, *, rule: str) -> float:
     scores: float [n] in [0, 1], probability of the positive class. labels: [n] in {0, 1}.
     rule: "balanced-accuracy", the middle of the gap between neighbouring scores that maximises it (which also
         maximises Youden's J; among equally good gaps the widest, then the lowest);
-        "sensitivity>=0.9", the highest threshold that reaches this sensitivity, which is the score of a positive image;
+        "sensitivity>=0.9", the highest gap that reaches this sensitivity: the middle between the score of a positive
+        image and the next lower score, so that no last bit of a score decides about an image;
         "0.5" or another number in (0, 1), that number whatever the data.
     Raises InputError for an unknown rule, for data that lack a class the rule needs, and for a sensitivity that no
     threshold above 0 reaches.
@@ -60,9 +61,7 @@ def _best_balanced_accuracy(scores: NDArray, positive: NDArray) -> float:
     # A score of exactly 0 or 1 leaves no threshold in (0, 1) below or above it.
     reachable = (lower < upper) & (lower < np.nextafter(1, 0))
     best = int(np.where(reachable & (gain == gain[reachable].max()), upper - lower, -1.0).argmax())
-    middle = (lower[best] + upper[best]) / 2
-    # Between two adjacent floats the middle rounds to one of them; the upper one still calls the same images.
-    return float(middle) if lower[best] < middle else float(upper[best])
+    return _middle(float(lower[best]), float(upper[best]))
 
 
 def _highest_reaching(scores: NDArray, positive: NDArray, *, sensitivity: float, rule: str) -> float:
@@ -76,4 +75,13 @@ def _highest_reaching(scores: NDArray, positive: NDArray, *, sensitivity: float,
             f"no threshold reaches '{rule}': {np.sum(of_positives == 0)} of {len(of_positives)} positive images score "
             "exactly 0; ask for less, or use a classifier that does not saturate."
         )
-    return min(threshold, float(np.nextafter(1, 0)))
+    lower = scores[scores < threshold].max(initial=0.0)
+    return min(_middle(float(lower), threshold), float(np.nextafter(1, 0)))
+
+
+def _middle(lower: float, upper: float) -> float:
+    """The threshold in the middle of a gap. Between two adjacent floats the middle rounds to one of them; the upper one
+    still calls the same images.
+    """
+    middle = (lower + upper) / 2
+    return middle if lower < middle else upper
