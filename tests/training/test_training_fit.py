@@ -16,6 +16,8 @@ from trueread.errors import InputError, TruereadError
 from trueread.method.base import Method, build_method
 from trueread.model.classifier import Classifier
 from trueread.stats.threshold import choose_threshold
+from trueread.training import loop
+from trueread.training.augment import Recipe
 from trueread.training.batches import ImageStore
 from trueread.training.batchnorm import refresh_batch_norm
 from trueread.training.evaluate import predict_logits, predict_probabilities
@@ -421,3 +423,23 @@ def test_several_processes_are_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(InputError, match="WORLD_SIZE"):
         run(epochs=1)
+
+
+def test_masks_move_along_with_their_images(monkeypatch):
+    """An image that is its own mask stays so under rotation, shift, scale and flips."""
+    cohort = tiny_cohort(n=40, side=24)
+    masks = (cohort.images[:, 0] > 120).astype(np.uint8)
+    cohort = dataclasses.replace(cohort, images=masks[:, None] * np.uint8(255), masks=masks)
+    differences = []
+
+    class Look(Method):
+        def perturb(self, step):
+            moved = step.masks()
+            assert moved.shape == step.images.shape
+            differences.append(float((moved - step.images).abs().max()))
+            assert 0.2 < float(moved.std()) < 0.5
+
+    geometry = Recipe(rotate_degrees=180, translate=0.1, scale=0.2, flip_horizontal=0.5, flip_vertical=0.5)
+    monkeypatch.setattr(loop, "recipe_for", lambda _augment, _modality: ("geometry", geometry))
+    run(cohort, Look(), epochs=1)
+    assert max(differences) < 1e-5

@@ -59,17 +59,20 @@ def augment_batch(images: Tensor, recipe: Recipe, generator: torch.Generator) ->
 
     generator: on the images' device; the same state gives the same augmentation.
     """
-    if recipe.moves:
-        images = _move(images, recipe, generator)
-    return _recolour(images, recipe, generator)
+    move = draw_move(images, recipe, generator)
+    return recolour(images if move is None else apply_move(images, move), recipe, generator)
 
 
 def _uniform(n: int, half_width: float, generator: torch.Generator, device: torch.device) -> Tensor:
     return (torch.rand(n, generator=generator, device=device) * 2 - 1) * half_width
 
 
-def _move(images: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
-    """Rotate (in the H-W plane), scale, shift and flip in a single bilinear resampling with reflected borders."""
+def draw_move(images: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor | None:
+    """Each image's own rotation (in the H-W plane), scale, shift and flip as an affine matrix [B,d,d+1]; None when the
+    recipe moves nothing. It belongs to the image, so that its mask can be moved along.
+    """
+    if not recipe.moves:
+        return None
     b, device = len(images), images.device
     angle = _uniform(b, math.radians(recipe.rotate_degrees), generator, device)
     scale = 1 + _uniform(b, recipe.scale, generator, device)
@@ -86,11 +89,16 @@ def _move(images: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
     theta[:, 1, 0], theta[:, 1, 1], theta[:, 1, dims] = sin * (w / h) * flip_x, cos * flip_y, shift_y
     if dims == 3:
         theta[:, 2, 2] = 1
+    return theta
+
+
+def apply_move(images: Tensor, theta: Tensor) -> Tensor:
+    """Images float [B,C,...] resampled once, bilinearly and with reflected borders, as `draw_move` says."""
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
-def _recolour(images: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
+def recolour(images: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
     """Contrast about the image's own mean, brightness, gamma, saturation and noise, then back into [0,1]."""
     b, device = len(images), images.device
     shape = (b, *(1 for _ in images.shape[1:]))

@@ -7,7 +7,7 @@ minimisation (ERM).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from trueread.cohort.cohort import Cohort
 from trueread.model.classifier import Classifier, Output
+from trueread.training.augment import apply_move
 from trueread.training.batches import ImageStore
 from trueread.training.config import TrainConfig
 from trueread.training.device import autocast
@@ -72,6 +73,7 @@ class Step:
     in eval() and back. output: what the network said, in the run's precision; there from `losses` on.
     per_sample_loss: float [B], there from `weights` on. precision: of the run's forward passes; see `autocast`.
     done: share of the whole training that is over, in [0,1). generator: on the batch's device, seeded by the step.
+    stored_masks, move: the cohort's masks and how augmentation moved each image; `masks` puts them together.
     """
 
     index: Tensor
@@ -88,13 +90,21 @@ class Step:
     output: Output | None = None
     per_sample_loss: Tensor | None = None
     precision: str = "fp32"
-    notes: dict[str, Any] = field(default_factory=dict)
+    stored_masks: np.ndarray | None = None
+    move: Tensor | None = None
 
     def autocast(self) -> torch.autocast:
         """The run's precision for further forward passes (a teacher's, an attack's). The hooks themselves run in
         float32, where sums and second derivatives keep their digits.
         """
         return autocast(self.images.device, self.precision)
+
+    def masks(self) -> Tensor | None:
+        """float [B,1,...] in [0,1]: the images' masks (see `Cohort.masks`), moved along with them; None without any."""
+        if self.stored_masks is None:
+            return None
+        masks = torch.from_numpy((self.stored_masks[self.rows] > 0).astype(np.float32))[:, None].to(self.images.device)
+        return masks if self.move is None else apply_move(masks, self.move)
 
     @property
     def multilabel(self) -> bool:

@@ -21,7 +21,7 @@ from trueread.errors import InputError, TruereadError
 from trueread.model.classifier import Classifier, to_probabilities
 from trueread.progress import say, track
 from trueread.stats.metrics import METRICS, point
-from trueread.training.augment import augment_batch, recipe_for
+from trueread.training.augment import apply_move, draw_move, recipe_for, recolour
 from trueread.training.batches import ImageStore, batches, epoch_order
 from trueread.training.batchnorm import FEW_STEPS, refresh_batch_norm
 from trueread.training.checkpoint import load_checkpoint, save_checkpoint
@@ -192,7 +192,9 @@ class _Run:
         """One batch: what the network sees, what it says, what it is told."""
         rows = self.train_rows[index]
         self.generator.manual_seed(_mix(self.seed, "step", epoch, number))
-        images = augment_batch(self.setup.store.batch(rows), self.recipe, self.generator)
+        stored = self.setup.store.batch(rows)
+        move = draw_move(stored, self.recipe, self.generator)
+        images = recolour(stored if move is None else apply_move(stored, move), self.recipe, self.generator)
         if images.ndim == 4:
             images = images.contiguous(memory_format=torch.channels_last)
         positions = torch.from_numpy(index)
@@ -200,6 +202,7 @@ class _Run:
         step = Step(
             positions, rows, images, labels, as_targets(labels, self.cohort.n_classes), self.classifier, self.ledger,
             epoch, self.config.epochs, done, self.generator, precision=self.precision,
+            stored_masks=self.cohort.masks, move=move,
         )  # fmt: skip
         self.hooks.perturb(step)
         with step.autocast():  # not through Fabric's wrapper: in bf16 it rounds the images before they are normalised,
