@@ -7,7 +7,7 @@ minimisation (ERM).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +74,7 @@ class Step:
     per_sample_loss: float [B], there from `weights` on. precision: of the run's forward passes; see `autocast`.
     done: share of the whole training that is over, in [0,1). generator: on the batch's device, seeded by the step.
     stored_masks, move: the cohort's masks and how augmentation moved each image; `masks` puts them together.
+    notes: for a method to carry something from one of its hooks to the next.
     """
 
     index: Tensor
@@ -92,6 +93,7 @@ class Step:
     precision: str = "fp32"
     stored_masks: np.ndarray | None = None
     move: Tensor | None = None
+    notes: dict[str, Any] = field(default_factory=dict)
 
     def autocast(self) -> torch.autocast:
         """The run's precision for further forward passes (a teacher's, an attack's). The hooks themselves run in
