@@ -18,6 +18,7 @@ from tiny import tiny_cohort
 from trueread.training.batches import ImageStore, batch_slices, batches, epoch_order
 from trueread.training.config import TrainConfig
 from trueread.training.device import autocast, choose_device, choose_precision
+from trueread.training.evaluate import evaluation_batch
 from trueread.training.hooks import as_targets, cross_entropy
 from trueread.training.ledger import Ledger
 from trueread.training.schedule import learning_rate_factor, make_optimizer, update_average
@@ -251,3 +252,7 @@ class TestDevice:
             assert (a @ a).dtype == torch.bfloat16
             with autocast(CPU, "fp32"):
                 assert (a @ a).dtype == torch.float32
+
+
+def test_evaluation_takes_fewer_images_at_once_the_larger_they_are():
+    assert [evaluation_batch(s) for s in ((28, 28), (224, 224), (64, 64, 64), (4096, 4096))] == [256, 83, 16, 1]

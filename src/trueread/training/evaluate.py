@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -14,7 +16,12 @@ from trueread.stats.threshold import choose_threshold
 from trueread.training.batches import ImageStore, batch_slices
 from trueread.training.device import autocast
 
-EVALUATION_BATCH = 256
+LARGEST_BATCH, PIXELS_AT_ONCE = 256, 2**22  # 4 million pixels or voxels: 83 images of 224 px, 16 volumes of 64^3
+
+
+def evaluation_batch(spatial: tuple[int, ...]) -> int:
+    """Images per forward pass: as many as keep the network's maps in bounded memory, whatever their size."""
+    return max(1, min(LARGEST_BATCH, PIXELS_AT_ONCE // math.prod(spatial)))
 
 
 @torch.no_grad()
@@ -24,7 +31,7 @@ def predict_logits(classifier: Classifier, store: ImageStore, rows: np.ndarray, 
     classifier.eval()
     logits = torch.empty(len(rows), len(classifier.card.classes))
     with autocast(store.device, precision):
-        for part in batch_slices(len(rows), EVALUATION_BATCH):
+        for part in batch_slices(len(rows), evaluation_batch(store.images.shape[2:])):
             images = store.batch(rows[part])
             if images.ndim == 4:
                 images = images.contiguous(memory_format=torch.channels_last)
@@ -45,7 +52,10 @@ def predict_probabilities(predictor: Predictor, cohort: Cohort, rows: np.ndarray
         logits = predict_logits(predictor, store, rows)
         return to_probabilities(logits, predictor.card).numpy()
     store = ImageStore(cohort, torch.device("cpu"))
-    parts = [predictor.probabilities(store.batch(rows[part])) for part in batch_slices(len(rows), EVALUATION_BATCH)]
+    parts = [
+        predictor.probabilities(store.batch(rows[part]))
+        for part in batch_slices(len(rows), evaluation_batch(store.images.shape[2:]))
+    ]
     return torch.cat(parts).float().cpu().numpy()
 
 
