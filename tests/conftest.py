@@ -6,6 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+
+from trueread.progress import set_quiet
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +21,12 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no development images: set TRUEREAD_DATA to their folder (looked in {folder})")
     return folder
+
+
+@pytest.fixture(scope="module")
+def quiet_and_on_one_thread():
+    """For tests of whole runs: no progress lines, and no second thread that waits for a busy core."""
+    torch.set_num_threads(1)
+    set_quiet(True)
+    yield
+    set_quiet(False)

@@ -31,13 +31,7 @@ from trueread.runner import cell_folder
 from trueread.training.evaluate import predict_probabilities
 from trueread.training.loop import fit
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _quiet_and_on_one_thread():
-    torch.set_num_threads(1)
-    set_quiet(True)
-    yield
-    set_quiet(False)
+pytestmark = pytest.mark.usefixtures("quiet_and_on_one_thread")
 
 
 def headline(findings, audit: str = "performance"):

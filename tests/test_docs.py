@@ -407,7 +407,7 @@ def test_rooms_import_only_from_rooms_below() -> None:
     order = [word for cell in first_cells for word in re.findall(r"`(\w+)`", cell) if word in rooms]
     assert set(order) == rooms
     for place, room in enumerate(order):
-        files = [*(package / room).glob("*.py")] or [package / f"{room}.py"]
+        files = [*(package / room).rglob("*.py")] or [package / f"{room}.py"]
         code = "\n".join(file.read_text(encoding="utf-8") for file in files)
         used = set(re.findall(r"^\s*(?:from|import) trueread\.(\w+)", code, flags=re.MULTILINE))
         above = used & set(order[place + 1 :])

@@ -11,29 +11,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn.metrics as sk
-import torch
 
 from trueread import commands
 from trueread.cohort.cohort import Cohort
 from trueread.cohort.source import load_cohort
 from trueread.cohort.split import assign_splits
-from trueread.progress import set_quiet
 from trueread.runner import cell_folder
 from trueread.study import load_study
 
-pytestmark = [pytest.mark.realdata, pytest.mark.slow]
+pytestmark = [pytest.mark.realdata, pytest.mark.slow, pytest.mark.usefixtures("quiet_and_on_one_thread")]
 
 STUDIES = Path(__file__).resolve().parents[1] / "studies" / "real"
 QUICK = {"epochs": 1, "precision": "fp32", "threads": 1, "device": "cpu"}
 CUT = "half copied"  # in the name of the planted broken file
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quiet_and_on_one_thread():
-    torch.set_num_threads(1)
-    set_quiet(True)
-    yield
-    set_quiet(False)
 
 
 def options_of(name: str) -> dict:

@@ -23,20 +23,13 @@ from trueread.errors import InputError
 from trueread.method.base import METHODS, Method
 from trueread.model.classifier import Classifier
 from trueread.options import validate
-from trueread.progress import set_quiet
 from trueread.runner import cell_folder, read_predictions, run_study, write_predictions
 from trueread.study import Study, load_study
 from trueread.training import loop
 
+pytestmark = pytest.mark.usefixtures("quiet_and_on_one_thread")
+
 PATIENT = r"patient\d+"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quiet_and_on_one_thread():
-    torch.set_num_threads(1)
-    set_quiet(True)
-    yield
-    set_quiet(False)
 
 
 @pytest.fixture

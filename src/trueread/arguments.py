@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from trueread.errors import InputError
+from trueread.files import without_folders
 
 
 def pairs(values: Sequence[str] | None) -> dict[str, Any]:
@@ -38,12 +37,4 @@ def meant(text: str) -> Any:
 
 def typed_command(arguments: Sequence[str]) -> str:
     """The command as it was typed, for the record, with names instead of absolute paths: reports are shared."""
-    return shlex.join(["trueread", *map(_without_folders, arguments)])
-
-
-def _without_folders(argument: str) -> str:
-    """ "folder:kermany" from "folder:/home/somebody/kermany"."""
-    start = re.match(r"([\w-]+[=:])*", argument).end()  # type: ignore[union-attr]
-    path = Path(argument[start:]).expanduser()
-    is_folder_of_somebody = path.is_absolute() and len(path.parts) > 2 and path.parent.exists()
-    return argument[:start] + path.name if is_folder_of_somebody else argument
+    return shlex.join(["trueread", *map(without_folders, arguments)])

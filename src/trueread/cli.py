@@ -208,7 +208,7 @@ def predict(
     `trueread predict runs/skin new/ --explain overlays/ --json`
     """
     from trueread import commands
-    from trueread.commands import write_text
+    from trueread.files import write_text
     from trueread.progress import say
 
     table = commands.predict(model, images, explain=explain)
@@ -219,7 +219,8 @@ def predict(
     if out is None:
         sys.stdout.write(text)
     else:
-        write_text(out, text)
+        with commands.writing(out, option="-o"):
+            write_text(out, text)
         say(f"{out}: {len(table)} images, {int((table['reason'] != '').sum())} not readable")
 
 

@@ -20,6 +20,7 @@ from trueread.cohort.read import list_images, read_images, white_levels, without
 from trueread.cohort.source import SOURCES, load_cohort
 from trueread.cohort.split import apply_split, extend_split, split_note
 from trueread.errors import InputError, unknown
+from trueread.files import write_csv, write_json
 from trueread.method.base import METHODS
 from trueread.model.backbone import BACKBONES, MONAI_NETWORKS
 from trueread.model.card import CARD_FILE
@@ -28,10 +29,10 @@ from trueread.model.explain import grad_cam
 from trueread.model.predictor import Predictor
 from trueread.options import option_names, validate
 from trueread.progress import say, track
-from trueread.record import metrics_table, write_json
+from trueread.record import metrics_table
 from trueread.report import write_report
 from trueread.report.evidence import write_overlay
-from trueread.runner import SPLIT_FILE, SUMMARY, cell_folder, run_study
+from trueread.runner import SPLIT_FILE, cell_folder, run_study
 from trueread.shift.base import SHIFTS
 from trueread.stats import decide
 from trueread.study import Study, load_study
@@ -112,7 +113,7 @@ def audit(
     if out is not None:
         with writing(out, option="-o"):
             write_json(Path(out) / "findings.json", {subject.name: [f.to_json() for f in findings]})
-            metrics_table([(subject.name, findings)]).to_csv(Path(out) / "metrics.csv", index=False)
+            write_csv(Path(out) / "metrics.csv", metrics_table([(subject.name, findings)]))
     return findings
 
 
@@ -206,10 +207,7 @@ def decision_rule(card: Any) -> str:
 
 def report(run_folder: str | Path) -> Path:
     """Draw report.html of a finished run again and return its path."""
-    folder = Path(run_folder)
-    if not (folder / SUMMARY).is_file():
-        raise InputError(f"{folder} is no finished run: there is no {SUMMARY} in it; `trueread run` writes one.")
-    return write_report(folder)
+    return write_report(run_folder)
 
 
 def catalogue(kind: str) -> list[dict[str, Any]]:
@@ -232,15 +230,6 @@ def catalogue(kind: str) -> list[dict[str, Any]]:
             )
         ]
     return rows
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all, making its folder."""
-    with writing(path, option="-o"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
 
 
 @contextmanager

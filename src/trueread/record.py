@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import platform
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,29 +19,9 @@ from trueread._version import __version__
 from trueread.audit.finding import Finding
 from trueread.cohort.cohort import SPLITS, Cohort
 from trueread.cohort.split import split_note
+from trueread.files import without_folders
 
 PACKAGES = ("torch", "torchvision", "timm", "lightning", "monai", "numpy", "scipy", "scikit-learn", "pandas")
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON whole or not at all; what is not a finite number becomes null, because JSON has no nan."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(_plain(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    part.replace(path)
-
-
-def _plain(value: Any) -> Any:
-    """`value` in the types of JSON. A method may report anything, and must not lose its training by it."""
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    if isinstance(value, (np.generic, np.ndarray, torch.Tensor)):
-        return _plain(value.tolist())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
 
 
 def environment(*, device: str = "", precision: str = "") -> dict[str, Any]:
@@ -82,7 +59,7 @@ def cohort_facts(cohort: Cohort) -> dict[str, Any]:
         }
     return {
         "name": cohort.name,
-        "source": _without_folders(str(cohort.origin.get("source", cohort.name))),
+        "source": without_folders(str(cohort.origin.get("source", cohort.name))),
         "images": len(cohort),
         "patients": cohort.n_patients if cohort.patients_known else None,
         "patients_known": cohort.patients_known,
@@ -98,12 +75,6 @@ def cohort_facts(cohort: Cohort) -> dict[str, Any]:
         "omitted": [{"reason": str(r)} for r in cohort.omitted["reason"]],
         "split": split,
     }
-
-
-def _without_folders(source: str) -> str:
-    """ "folder:kermany" from "folder:/home/somebody/kermany": a shared report does not show where things lie."""
-    kind, colon, location = source.partition(":")
-    return f"{kind}{colon}{location.rstrip('/').rpartition('/')[2]}"
 
 
 def metrics_table(findings: Sequence[tuple[str, Sequence[Finding]]]) -> pd.DataFrame:

@@ -18,12 +18,14 @@ from trueread.cohort.cohort import Cohort
 from trueread.cohort.source import load_cohort
 from trueread.cohort.split import apply_split, assign_splits, save_split, split_note
 from trueread.errors import InputError
+from trueread.files import write_csv, write_json
 from trueread.method.base import METHODS, Method, build_method
 from trueread.model.card import CARD_FILE, read_card
 from trueread.model.classifier import Classifier
 from trueread.progress import say
-from trueread.record import cohort_facts, environment, metrics_table, threshold_facts, today, write_json
+from trueread.record import cohort_facts, environment, metrics_table, threshold_facts, today
 from trueread.report import make_gallery, write_model_card, write_report
+from trueread.report.summary import SUMMARY
 from trueread.report.words import slug
 from trueread.study import MethodSection, Study, load_study, save_study
 from trueread.training.checkpoint import drop_checkpoint
@@ -31,7 +33,7 @@ from trueread.training.device import choose_device, choose_precision, describe
 from trueread.training.evaluate import predict_probabilities
 from trueread.training.loop import fit
 
-PREDICTIONS, HISTORY, SUMMARY, SPLIT_FILE = "predictions.csv", "history.csv", "summary.json", "split.csv"
+PREDICTIONS, HISTORY, SPLIT_FILE = "predictions.csv", "history.csv", "split.csv"
 METHOD, OMITTED, STUDY = "method.json", "omitted.csv", "study.yaml"
 ADDS_WORK = {"methods", "seeds", "audits", "thresholds", "description", "resamples", "explain"}  # may change in a run
 
@@ -111,7 +113,7 @@ def train_cell(study: Study, cohort: Cohort, section: MethodSection, made: Metho
     if fitted.report:
         say(f"{what}: {json.dumps(fitted.report, default=str)}")
     fitted.classifier.save(cell / "model")
-    fitted.history.to_csv(cell / HISTORY, index=False)
+    write_csv(cell / HISTORY, fitted.history)
     write_json(cell / METHOD, {**_method(section), "report": fitted.report})
     rows = np.concatenate([cohort.rows("val"), cohort.rows("test")])
     write_predictions(cell, cohort, rows, predict_probabilities(fitted.classifier, cohort, rows))
@@ -143,9 +145,7 @@ def write_predictions(cell: Path, cohort: Cohort, rows: np.ndarray, probabilitie
         frame["label"] = [cohort.classes[y] for y in labels]
     for k, name in enumerate(cohort.classes):
         frame[f"p:{name}"] = probabilities[:, k]
-    part = cell / (PREDICTIONS + ".part")
-    frame.to_csv(part, index=False, float_format="%.9g")
-    part.replace(cell / PREDICTIONS)
+    write_csv(cell / PREDICTIONS, frame, float_format="%.9g")
 
 
 def read_predictions(cell: Path, cohort: Cohort, rows: np.ndarray) -> np.ndarray:
@@ -260,18 +260,18 @@ def _write_results(
         "audit_sources": {f.audit: AUDITS.get(f.audit).source for f in findings[0][1]},
         "environment": facts,
     }
-    metrics_table(findings).to_csv(folder / "metrics.csv", index=False)
+    write_csv(folder / "metrics.csv", metrics_table(findings))
     write_json(folder / "findings.json", {name: [f.to_json() for f in fs] for name, fs in findings})
     write_json(folder / "environment.json", facts)
     if len(cohort.omitted):
-        cohort.omitted.to_csv(folder / OMITTED, index=False)
+        write_csv(folder / OMITTED, cohort.omitted)
     write_json(folder / SUMMARY, summary)
     histories = [
         pd.read_csv(cell_folder(folder, s.name, m.seed) / HISTORY).assign(method=s.name, seed=m.seed)
         for s in subjects
         for m in s.members
     ]
-    pd.concat(histories).to_csv(folder / HISTORY, index=False)
+    write_csv(folder / HISTORY, pd.concat(histories))
     write_report(folder)
     for s in subjects:
         write_model_card(folder, s.name)

@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from trueread.errors import InputError
+from trueread.files import write_text
 from trueread.options import validate
 from trueread.report.words import slug
 from trueread.training.config import TrainConfig
@@ -150,10 +151,8 @@ def save_study(study: Study, path: Path) -> None:
     """Write the resolved study, every default spelled out, so that the run can be repeated from it alone; whole or not
     at all.
     """
-    part = path.with_name(path.name + ".part")
     text = yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    write_text(path, text)
 
 
 class _PlainLoader(yaml.SafeLoader):

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import roc_auc_score
 
-from tiny import tiny_cohort, tiny_config
+from tiny import Frozen, tiny_cohort, tiny_config
 from trueread.errors import InputError, TruereadError
 from trueread.method.base import Method, build_method
 from trueread.model.classifier import Classifier
@@ -239,17 +239,6 @@ class TestSelection:
         assert run(epochs=3, select="last").selected_epoch == 3
 
     def test_stops_early_when_nothing_improves(self):
-        class Frozen(Method):
-            name = "frozen"
-
-            def prepare(self, setup):
-                for module in setup.classifier.modules():
-                    if isinstance(module, torch.nn.BatchNorm2d):
-                        module.momentum = 0.0
-
-            def weights(self, step):
-                return torch.zeros(len(step.index))
-
         fitted = run(hooks=Frozen(), epochs=9, patience=2, weight_decay=0.0)
         assert len(fitted.history) == 3
         assert fitted.selected_epoch == 1

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from tiny import tiny_cohort, tiny_config
+from tiny import Frozen, tiny_cohort, tiny_config
 from trueread.errors import InputError
 from trueread.method.base import Composite, Method, build_method
 from trueread.training import loop
@@ -124,17 +124,6 @@ class TestResume:
         assert_same(run(tmp_path / "a", everything(), **CONFIG), uninterrupted)
 
     def test_a_run_that_stopped_early_stays_stopped(self, tmp_path):
-        class Frozen(Method):
-            name = "frozen"
-
-            def prepare(self, setup):
-                for module in setup.classifier.modules():
-                    if isinstance(module, torch.nn.BatchNorm2d):
-                        module.momentum = 0.0
-
-            def weights(self, step):
-                return torch.zeros(len(step.index))
-
         config = {"epochs": 6, "patience": 2, "weight_decay": 0.0}
         first = run(tmp_path, Frozen(), **config)
         assert len(first.history) == 3

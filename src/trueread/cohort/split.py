@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ import pandas as pd
 from trueread.cohort.cohort import SPLITS, Cohort
 from trueread.cohort.rows import column, read_rows
 from trueread.errors import InputError
+from trueread.files import write_csv
 
 SPLIT_WORDS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -97,12 +97,7 @@ def save_split(cohort: Cohort, path: str | os.PathLike[str]) -> None:
     """Write id, patient and split of every image to a CSV file, whole or not at all."""
     if not cohort.is_split:
         raise InputError(f"{cohort.name} is not split yet; call assign_splits before save_split.")
-    partial = Path(f"{os.fspath(path)}.partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(("id", "patient", "split"))
-        writer.writerows(cohort.table[["id", "patient", "split"]].itertuples(index=False))
-    partial.replace(path)
+    write_csv(Path(path), cohort.table[["id", "patient", "split"]])
 
 
 def apply_split(cohort: Cohort, path: str | os.PathLike[str]) -> Cohort:

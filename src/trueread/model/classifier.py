@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from trueread.cohort.cohort import Cohort
 from trueread.errors import InputError, NotMeasured, unknown
+from trueread.files import write_json
 from trueread.model.backbone import Stem, build_backbone
 from trueread.model.card import CARD_FILE, Card, foreign_card, read_card
 from trueread.model.predictor import Predictor
@@ -200,11 +200,8 @@ class Classifier(nn.Module):
         folder.
         """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         save_weights(self.network, folder / WEIGHTS_FILE)
-        part = folder / (CARD_FILE + ".part")
-        part.write_text(json.dumps(self.card.model_dump(), indent=2) + "\n")
-        part.replace(folder / CARD_FILE)
+        write_json(folder / CARD_FILE, self.card.model_dump())
         return folder
 
     @classmethod

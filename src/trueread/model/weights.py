@@ -13,13 +13,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from trueread.errors import InputError
+from trueread.files import whole
 
 
 def save_weights(network: nn.Module, path: Path) -> None:
-    """Write the state dict as safetensors, complete or not at all (written beside, then renamed)."""
-    part = path.with_name(path.name + ".part")
-    save_file({k: v.detach().cpu().contiguous().clone() for k, v in network.state_dict().items()}, str(part))
-    part.replace(path)
+    """Write the state dict as safetensors, whole or not at all."""
+    with whole(path) as part:
+        save_file({k: v.detach().cpu().contiguous().clone() for k, v in network.state_dict().items()}, str(part))
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from trueread.files import write_text
 from trueread.report import views
-from trueread.report.page import method_facts, template_engine, write_whole
+from trueread.report.page import method_facts, template_engine
 from trueread.report.scorecard import JUDGED, audit_rows, rule_text, verdict_sentence
 from trueread.report.summary import (
     Json,
@@ -39,7 +40,7 @@ def write_model_card(run_folder: str | Path, method: str) -> Path:
     engine.finalize = as_markdown
     text = engine.get_template("model_card.md.j2").render(_context(summary, method_named(summary, method)))
     path = folder / f"model_card-{slug(method)}.md"
-    write_whole(path, re.sub(r"\n{3,}", "\n\n", text).strip() + "\n")
+    write_text(path, re.sub(r"\n{3,}", "\n\n", text).strip() + "\n")
     return path
 
 

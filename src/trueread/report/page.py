@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 
+from trueread.files import write_text
 from trueread.report import pictures, scorecard, views, words
 from trueread.report.summary import Json, baseline_name, read_summary
 
@@ -38,15 +39,8 @@ def write_report(run_folder: str | Path) -> Path:
         if len(html.encode()) < MAX_BYTES:
             break
     path = folder / REPORT
-    write_whole(path, html)
+    write_text(path, html)
     return path
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file completely or not at all, so that a reader never opens half a page."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
 
 
 def template_engine(*, autoescape: bool = True) -> Environment:

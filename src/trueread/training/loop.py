@@ -17,19 +17,20 @@ import torch
 from torch import Tensor
 
 from trueread.cohort.cohort import Cohort
-from trueread.errors import InputError, TruereadError
+from trueread.errors import TruereadError
 from trueread.model.classifier import Classifier, to_probabilities
 from trueread.progress import say, track
-from trueread.stats.metrics import METRICS, point
+from trueread.stats.metrics import point
 from trueread.training.augment import apply_move, draw_move, recipe_for, recolour
 from trueread.training.batches import ImageStore, batches, epoch_order
 from trueread.training.batchnorm import FEW_STEPS, refresh_batch_norm
 from trueread.training.checkpoint import load_checkpoint, save_checkpoint
 from trueread.training.config import SELECTION_RULES, TrainConfig
-from trueread.training.device import choose_precision, describe, make_fabric
+from trueread.training.device import choose_precision, make_fabric
 from trueread.training.evaluate import predict_logits, set_operating_point
 from trueread.training.hooks import Hooks, Setup, Step, as_targets, cross_entropy
 from trueread.training.ledger import Ledger
+from trueread.training.plan import announcement, check_trainable
 from trueread.training.schedule import learning_rate_factor, make_optimizer, update_average
 
 
@@ -78,7 +79,7 @@ class _Run:
         self.cohort, self.hooks, self.config, self.seed, self.what = cohort, hooks, config, seed, what
         self.say = _silent if quiet else say
         self.train_rows, self.val_rows = cohort.rows("train"), cohort.rows("val")
-        _check_trainable(cohort, self.train_rows, self.val_rows, config)
+        check_trainable(cohort, self.train_rows, self.val_rows, config)
         self.checkpoints = folder / "checkpoints" if folder is not None else None
         if config.threads:
             torch.set_num_threads(config.threads)
@@ -124,7 +125,7 @@ class _Run:
         self.fingerprint = self._fingerprint()
         state = load_checkpoint(self.checkpoints, fingerprint=self.fingerprint) if self.checkpoints else None
         if state is None:
-            self.say(self._announcement())
+            self.say(announcement(self.what, self.setup, augmentation=self.recipe_name))
             self.hooks.prepare(self.setup)
         else:
             self.classifier.load_state_dict(state["weights"])
@@ -319,44 +320,11 @@ class _Run:
         }
         return Fitted(self.classifier, history, self.ledger, int(self.best["epoch"]), report)
 
-    def _announcement(self) -> str:
-        counts = self.cohort.class_counts(self.train_rows)
-        classes = ", ".join(f"{name} {count}" for name, count in zip(self.cohort.classes, counts, strict=True))
-        million = sum(p.numel() for p in self.classifier.parameters()) / 1e6
-        return (
-            f"{self.what}: {self.config.backbone} ({million:.1f} M weights, start: {self.classifier.card.weights}), "
-            f"{describe(self.device, self.precision)}; {len(self.train_rows)} images ({classes}); "
-            f"augmentation '{self.recipe_name}'."
-        )
-
     def _fingerprint(self) -> str:
         options = self.config.model_dump(exclude={"device", "threads"})  # where it runs may change
         split = self.cohort.table["split"].tolist()
         facts = [self.cohort.digest, split, options, self.recipe_name, repr(self.hooks), self.seed]
         return hashlib.blake2b(json.dumps(facts, default=str).encode(), digest_size=8).hexdigest()
-
-
-def _check_trainable(cohort: Cohort, train: np.ndarray, val: np.ndarray, config: TrainConfig) -> None:
-    if len(train) == 0:
-        raise InputError(f"{cohort.name}: the training split is empty; split the cohort first (assign_splits).")
-    if config.batch_size > len(train):
-        raise InputError(
-            f"batch_size is {config.batch_size}, but {cohort.name} has only {len(train)} training images; "
-            f"use {max(2, len(train) // 4)} or fewer."
-        )
-    if len(val) == 0 and config.select != "last":
-        raise InputError(f"{cohort.name}: there is no validation split to select by; add one, or use `select: last`.")
-    if config.select in METRICS:
-        labels = cohort.labels[val]
-        flat = np.full((len(val), cohort.n_classes), 1 / cohort.n_classes)
-        if np.isnan(point(config.select, flat, labels, task=cohort.task)):
-            raise InputError(
-                f"{cohort.name}: the validation split has one class only, so {config.select} can select no epoch; "
-                "split it otherwise, or use `select: loss`."
-            )
-    absent = [c for c, n in zip(cohort.classes, cohort.class_counts(train), strict=True) if n == 0]
-    if absent:
-        raise InputError(f"{cohort.name}: the training split has no image of class '{absent[0]}'; split it otherwise.")
 
 
 def _silent(message: str) -> None:
