@@ -36,10 +36,9 @@ types: $(READY)
 results: $(READY)  ## docs/results.md again, from results/*.json
 	$(BIN)/python benchmarks/results_page.py
 
-bench: $(READY)  ## the benchmarks, each a ratio in one run
-	$(BIN)/python benchmarks/bootstrap.py
-	$(BIN)/python benchmarks/augmentation.py
-	$(BIN)/python benchmarks/startup.py
+bench: $(READY)  ## the benchmarks, each a ratio in one run; about 15 minutes
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python benchmarks/bench.py
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,47 +1,75 @@
-"""Augmentation on the CPU: ours against kornia and torchvision v2, and its share of a compact training step.
-
-Prints a table of times in one run; run it with `python benchmarks/augmentation.py`. kornia is only needed here.
-"""
+"""Augmentation on the CPU: its share of a compact training step, and beside kornia, torchvision and one resampling."""
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from options import Options
+from sheet import Aim, Sheet, row
+from timing import Work, in_turns, middle
 from torch import Tensor, nn
 
 from trueread.model.compact import Compact
 from trueread.training.augment import augment_batch, recipes
-from trueread.training.device import cpu_has_bf16
+from trueread.training.config import TrainConfig
+from trueread.training.device import autocast, choose_precision
+from trueread.training.schedule import make_optimizer
 
-BATCH, REPEATS = 64, 20
-
-
-def milliseconds(work: Callable[[], object]) -> float:
-    """Median wall time of one call."""
-    times = []
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return 1e3 * statistics.median(times[3:])
+TITLE = "Augmentation on a CPU: the recipe 'radiograph', batch 64"
+CPU = torch.device("cpu")
 
 
-def ours(images: Tensor) -> Callable[[], object]:
+def measure(sheet: Sheet, options: Options) -> None:
+    """28 and 64 px, all rivals in turns."""
+    batch, rounds, least = (8, 2, 0.0) if options.smoke else (64, 15, 0.1)
+    for size in (28, 64):
+        images = torch.rand(batch, 1, size, size)
+        works: dict[str, Work] = {"ours": ours(images), "step": step(images), "one resampling": resampling(images)}
+        for name, make in (("kornia", kornia_same), ("torchvision v2", torchvision_same)):
+            with sheet.attempt(f"{name}, {size} px"):
+                works[name] = make(images)
+        taken = in_turns(works, rounds=rounds, least=least)
+        ms = {name: 1e3 * middle(t).value for name, t in taken.items()}
+        share = middle(taken["ours"] / (taken["ours"] + taken["step"]))
+        sheet.add(
+            row(f"{size} px, share of a compact training step", "ms", ms["ours"], share, kind="share",
+                peer="forward, backward, step", theirs=ms["step"], aim=Aim("ratio", "at most", 0.10))
+        )  # fmt: skip
+        for name in [n for n in works if n in PEERS]:
+            found = middle(taken[name] / taken["ours"])
+            sheet.add(row(f"{size} px", "ms", ms["ours"], found, peer=PEERS[name], theirs=ms[name]))
+
+
+PEERS = {
+    "one resampling": "affine_grid and grid_sample alone",
+    "kornia": "kornia, the same changes",
+    "torchvision v2": "torchvision v2, image by image",
+}
+
+
+def ours(images: Tensor) -> Work:
     recipe, generator = recipes()["radiograph"], torch.Generator().manual_seed(0)
     return lambda: augment_batch(images, recipe, generator)
 
 
-def kornia_same(images: Tensor) -> Callable[[], object] | None:
+def resampling(images: Tensor) -> Work:
+    """What any geometric augmentation has to do: one grid and one look-up per batch, parameters given."""
+    theta = torch.eye(2, 3).expand(len(images), 2, 3) + 0.1 * torch.randn(len(images), 2, 3)
+
+    def work() -> Tensor:
+        grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+        return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+    return work
+
+
+def kornia_same(images: Tensor) -> Work:
     """The same changes by kornia, per-sample parameters."""
-    try:
-        import kornia.augmentation as K
-    except ImportError:
-        return None
-    changes = K.AugmentationSequential(
+    import kornia.augmentation as K
+
+    changes: Callable[[Tensor], Tensor] = K.AugmentationSequential(
         K.RandomAffine(10, translate=(0.05, 0.05), scale=(0.9, 1.1), padding_mode="reflection", p=1.0),
         K.RandomBrightness((0.92, 1.08), p=1.0),
         K.RandomContrast((0.85, 1.15), p=1.0),
@@ -51,8 +79,8 @@ def kornia_same(images: Tensor) -> Callable[[], object] | None:
     return lambda: changes(images)
 
 
-def torchvision_same(images: Tensor) -> Callable[[], object]:
-    """The same changes by torchvision v2, image by image, because its parameters are one draw per call."""
+def torchvision_same(images: Tensor) -> Work:
+    """The same changes but gamma by torchvision v2, image by image, because its parameters are one draw per call."""
     from torchvision.transforms import v2
 
     changes = v2.Compose(
@@ -65,15 +93,16 @@ def torchvision_same(images: Tensor) -> Callable[[], object]:
     return lambda: torch.stack([changes(image) for image in images])
 
 
-def step(size: int) -> Callable[[], object]:
+def step(images: Tensor) -> Work:
     """One training step of the compact network, as the loop does it."""
+    size, precision = images.shape[-1], choose_precision("auto", CPU)
     network = nn.Sequential(Compact(channels=1, size=size), nn.Linear(160, 2)).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(network.parameters(), foreach=True)
-    images = torch.rand(BATCH, 1, size, size).contiguous(memory_format=torch.channels_last)
-    labels = torch.arange(BATCH) % 2
+    optimizer = make_optimizer(network, (), TrainConfig())
+    images = images.contiguous(memory_format=torch.channels_last)
+    labels = torch.arange(len(images)) % 2
 
     def work() -> None:
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=cpu_has_bf16()):
+        with autocast(CPU, precision):
             logits = network(images)
         loss = F.cross_entropy(logits.float(), labels)
         optimizer.zero_grad()
@@ -81,19 +110,3 @@ def step(size: int) -> Callable[[], object]:
         optimizer.step()
 
     return work
-
-
-def main() -> None:
-    print(f"batch {BATCH}, {torch.get_num_threads()} threads, radiograph recipe; median of {REPEATS - 3} calls")
-    print(f"{'side':>5} {'ours ms':>8} {'kornia':>8} {'torchvision':>12} {'step ms':>8} {'share of step':>14}")
-    for size in (28, 64, 128):
-        images = torch.rand(BATCH, 1, size, size)
-        own, whole = milliseconds(ours(images)), milliseconds(step(size))
-        other = kornia_same(images)
-        kornia = f"{milliseconds(other) / own:7.1f}x" if other else "-"
-        vision = f"{milliseconds(torchvision_same(images)) / own:11.1f}x"
-        print(f"{size:>5} {own:8.1f} {kornia:>8} {vision:>12} {whole:8.1f} {own / (own + whole):13.0%}")
-
-
-if __name__ == "__main__":
-    main()

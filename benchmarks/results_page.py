@@ -1,4 +1,5 @@
-"""docs/results.md and the README's table from results/*.json, with command, seeds, interval, machine and date.
+"""docs/results.md, docs/reliability.md and the README's table from results/*.json, with command, seeds, interval,
+machine and date.
 
     python benchmarks/results_page.py [--check]
 
@@ -10,16 +11,21 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import reliability_page
+from sheet import HEAD, Row, cells, number
 
 from trueread import Estimate
 
 HERE = Path(__file__).resolve().parents[1]
 PAGE = HERE / "docs" / "results.md"
+RELIABILITY = HERE / "docs" / "reliability.md"
 README = HERE / "README.md"
 PUBLISHED = {"auroc": "AUROC", "accuracy": "accuracy"}
-HEAD = """# Results
+INTRODUCTION = """# Results
 
 Generated from `results/*.json` by `make results`. Intervals are 95 %, by bootstrap over patients (over images where
 patients are not published); the spread is the standard deviation over seeds. Weights and thresholds were chosen on
@@ -88,17 +94,90 @@ def _kappa(row: dict[str, Any]) -> str:
     return f"{row['cohort']} {_cell(estimate)}" if estimate else ""
 
 
-SECTIONS = {"erm": erm_section}
+def speed_section(result: dict[str, Any]) -> str:
+    """A table of ratios for each part of the benchmarks, and time and memory by size where a part measured them."""
+    lines = [
+        f"## {result['title']}",
+        "",
+        "Each ratio is of two things measured in one run, in turns; the middle half of the rounds is beside it. An aim "
+        "that was missed stays in the table.",
+    ]
+    for part in result["parts"].values():
+        rows = [Row.from_json(r) for r in part["rows"]]
+        lines += ["", f"### {part['title']}", "", *_markdown(HEAD, [cells(r) for r in rows])]
+        if "sizes" in part["detail"]:
+            lines += ["", *_by_size(part["detail"]["sizes"])]
+        lines += ["", *(f"- Not measured: {reason}." for reason in part["not_measured"]), _speed_provenance(part)]
+    return "\n".join([*lines, ""])
+
+
+def _speed_provenance(part: dict[str, Any]) -> str:
+    machine, detail = part["environment"], part["detail"]
+    device = detail.get("gpu") or machine["device"] or f"CPU, {machine['threads']} threads"
+    return (
+        f"- `{part['command']}`: {part['date']}, {part['seconds']:.0f} s; {machine['machine']}, {device}, torch "
+        f"{machine['torch']}, Python {machine['python']}; load average {part['load_at_start']:.1f} at the start."
+    )
+
+
+def _by_size(sizes: dict[str, dict[str, dict[str, float]]]) -> list[str]:
+    stages = list(next(iter(sizes.values())))
+    rows = [
+        [f"{int(n):,}", *(f"{number(v[s]['seconds'])} s, {number(v[s]['megabytes'])} MB" for s in stages)]
+        for n, v in sorted(sizes.items(), key=lambda item: int(item[0]))
+    ]
+    return _markdown(["images", *stages], rows)
+
+
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [head, ["---"] * len(head), *rows]
+    return [f"| {' | '.join(line)} |" for line in lines]
+
+
+def replay_section(result: dict[str, Any]) -> str:
+    """Steps taken as usual beside steps replayed, on a GPU."""
+    machine = result["environment"]
+    head = ["augmentation", "batch", "as usual", "replayed", "ratio", "validation AUROC, both"]
+    rows = [
+        [
+            r["augment"], f"{r['batch_size']}", f"{r['eager']:,.0f} images/s", f"{r['replayed']:,.0f} images/s",
+            f"{r['ratio']:.1f}x", f"{r['eager_auroc']:.3f}, {r['replayed_auroc']:.3f}",
+        ]
+        for r in result["rows"]
+    ]  # fmt: skip
+    return "\n".join(
+        [
+            f"## {result['title']}",
+            "",
+            "ResNet-18 (standard stem) on 6,000 grey phantoms of 28 px, the whole loop; median of epochs 2 to 6.",
+            "",
+            *_markdown(head, rows),
+            "",
+            f"- `{result['command']}`: {result['date']}; {machine['device']}, {machine['machine']}, "
+            f"{machine['precision']}, torch {machine['torch']}, Python {machine['python']}.",
+            "",
+        ]
+    )
+
+
+SECTIONS = {"erm": erm_section, "speed": speed_section, "speed-gpu": speed_section, "replay": replay_section}
+JOINED = {"speed": ("decoding", "copies")}  # benchmarks with a file of their own that belong under the same heading
 
 
 def page() -> str:
     """The whole page as the result files have it."""
-    parts = [HEAD]
+    parts = [INTRODUCTION]
     for name, section in SECTIONS.items():
-        path = HERE / "results" / f"{name}.json"
-        if path.is_file():
-            parts.append(section(json.loads(path.read_text())))
+        found = [r for r in map(_result, (name, *JOINED.get(name, ()))) if r]
+        if found:
+            more = {k: v for r in found for k, v in r.get("parts", {}).items()}
+            parts.append(section(found[0] | ({"parts": more} if more else {})))
     return "\n".join(parts) + "\n"
+
+
+def _result(name: str) -> dict[str, Any]:
+    path = HERE / "results" / f"{name}.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def readme() -> str:
@@ -129,6 +208,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true")
     wanted = {PAGE: page(), README: readme()}
+    if reliability := _result("reliability"):
+        wanted[RELIABILITY] = reliability_page.page(reliability)
     if parser.parse_args().check:
         stale = [p.name for p, text in wanted.items() if not p.is_file() or p.read_text() != text]
         sys.exit(f"{', '.join(stale)}: not what results/*.json say; run `make results`." if stale else 0)

@@ -185,35 +185,6 @@ class TestMistakes:
         assert (code, out) == (130, "")
         assert err == "trueread: interrupted; the same command continues where it stopped.\n"
 
-    @pytest.mark.slow
-    @pytest.mark.skipif(os.name == "nt", reason="signals")
-    def test_interrupted_in_training_by_a_signal_and_continued(self, tmp_path, pictures):
-        import signal
-
-        command = ["train", f"folder:{pictures}", *SMALL, *QUICK[2:], "-t", "epochs=4000", "-o", str(tmp_path / "run")]
-        started = subprocess.Popen(
-            [sys.executable, "-m", "trueread", *command],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
-        )
-        last = tmp_path / "run" / "methods" / "erm" / "seed-0" / "checkpoints" / "last.pt"
-        end = time.monotonic() + 60
-        while not last.exists() and time.monotonic() < end:
-            time.sleep(0.05)
-        for _ in range(5):  # Python drops an interrupt that falls into a finaliser, and a person presses again
-            started.send_signal(signal.SIGINT)
-            try:
-                _, err = started.communicate(timeout=4)
-                break
-            except subprocess.TimeoutExpired:
-                continue
-        assert started.returncode == 130
-        assert err.splitlines()[-1] == "trueread: interrupted; the same command continues where it stopped."
-        assert "Traceback" not in err
-        assert last.exists()
-
 
 class TestStdout:
     def test_a_list_is_pure_json_of_objects(self, trueread):

@@ -32,6 +32,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from trueread.audit.base import AUDITS, build_audits, default_thresholds
 from trueread.cli import app, main
+from trueread.cohort.check import CHECKS
 from trueread.cohort.medmnist import facts
 from trueread.cohort.source import SOURCES
 from trueread.method.base import METHODS, build_method
@@ -48,7 +49,10 @@ from trueread.training.hooks import Hooks
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
-GENERATED = {DOCS / "results.md"}  # by `make results`, from result files; not there before the first one
+GENERATED = {
+    DOCS / "results.md",
+    DOCS / "reliability.md",
+}  # by `make results`, from result files; not there before the first one
 PAGES = sorted({*DOCS.rglob("*.md")} - GENERATED)
 OTHERS = [ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 REGISTRIES: tuple[Registry[Any], ...] = (METHODS, AUDITS, SHIFTS, SOURCES, BACKBONES)
@@ -109,7 +113,7 @@ def prose_of(page: Path) -> str:
 @pytest.fixture
 def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty working folder whose modules can be imported; what a page registers, imports or sets is undone."""
-    kept = [(registry, {e.name: e for e in registry.entries()}) for registry in REGISTRIES]
+    kept = [(registry, {e.name: e for e in registry.entries()}) for registry in (*REGISTRIES, CHECKS)]
     modules = set(sys.modules)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -325,8 +329,8 @@ def assert_options_documented(factory: Callable[..., Any], rows: dict[str, Row])
         assert row.meaning
 
 
-@pytest.mark.parametrize("registry", [METHODS, AUDITS], ids=["methods", "audits"])
-def test_every_method_and_audit_has_a_page_with_all_its_options(registry: Registry[Any]) -> None:
+@pytest.mark.parametrize("registry", [METHODS, AUDITS, CHECKS], ids=["methods", "audits", "checks"])
+def test_every_method_audit_and_check_has_a_page_with_all_its_options(registry: Registry[Any]) -> None:
     pages = {page.stem: page for page in (DOCS / registry.plural).glob("*.md")}
     assert set(pages) == {entry.name for entry in registry.entries()}
     for entry in registry.entries():
@@ -380,7 +384,7 @@ def test_every_metric_threshold_recipe_and_hook_is_described() -> None:
         assert re.search(rf"\| `{name}` \| [^|]+ \| (at least|at most) {threshold:g} \|", statistics)
     for name in recipes():
         assert f"`{name}`" in study
-    for hook in (h for h in vars(Hooks) if not h.startswith("_") and h != "taps"):
+    for hook in (h for h in vars(Hooks) if not h.startswith("_") and h not in ("taps", "replayable")):
         assert f"`{hook}(" in architecture
 
 

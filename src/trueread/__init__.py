@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from trueread.audit.base import Audit, Needs, run_audits
     from trueread.audit.finding import Better, Figure, Finding, Measure, Verdict
     from trueread.audit.subject import Member, Subject
+    from trueread.checking import check
+    from trueread.cohort.check.base import Answer, Check, Concern, Example, Seriousness
+    from trueread.cohort.check.driver import ranked
     from trueread.cohort.cohort import Cohort
     from trueread.cohort.source import load_cohort
     from trueread.cohort.split import apply_split, assign_splits, save_split
@@ -34,6 +37,9 @@ _HOMES = {
     "trueread.audit.base": ("Audit", "Needs", "run_audits"),
     "trueread.audit.finding": ("Better", "Figure", "Finding", "Measure", "Verdict"),
     "trueread.audit.subject": ("Member", "Subject"),
+    "trueread.checking": ("check",),
+    "trueread.cohort.check.base": ("Answer", "Check", "Concern", "Example", "Seriousness"),
+    "trueread.cohort.check.driver": ("ranked",),
     "trueread.cohort.cohort": ("Cohort",),
     "trueread.cohort.source": ("load_cohort",),
     "trueread.cohort.split": ("apply_split", "assign_splits", "save_split"),
@@ -53,11 +59,15 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "Answer",
     "Audit",
     "Better",
+    "Check",
     "Classifier",
     "Cohort",
+    "Concern",
     "Estimate",
+    "Example",
     "Figure",
     "Finding",
     "Fitted",
@@ -70,6 +80,7 @@ __all__ = [
     "Output",
     "Predictor",
     "ProbabilityFunction",
+    "Seriousness",
     "Setup",
     "Shift",
     "Step",
@@ -83,11 +94,13 @@ __all__ = [
     "assign_splits",
     "build_method",
     "catalogue",
+    "check",
     "fit",
     "grad_cam",
     "load_cohort",
     "load_study",
     "predict",
+    "ranked",
     "run",
     "run_audits",
     "save_split",

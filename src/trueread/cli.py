@@ -11,9 +11,21 @@ from typing import Annotated, Any
 import typer
 
 from trueread._version import __version__
-from trueread.arguments import pairs, typed_command
+from trueread.arguments import (
+    DATA_HELP,
+    AsJson,
+    Data,
+    DataOptions,
+    Gate,
+    MethodOptions,
+    Model,
+    Out,
+    TrainOptions,
+    pairs,
+    typed_command,
+)
 
-OK, GATE_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+OK, GATE_FAILED, FOUND_SERIOUS, BAD_INPUT, INTERRUPTED = 0, 1, 1, 2, 130
 UsageError: Any = typer.BadParameter.__mro__[1]  # click's, or the copy of it that newer versions of typer bring along
 
 app = typer.Typer(
@@ -31,19 +43,6 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-DATA_HELP = "phantom, medmnist:NAME[@SIZE], folder:PATH, csv:PATH, or a path"
-SET_HELP = "option of the data source, as key=value; repeat for more (size=64, patient=lesion_id)"
-OPTION_HELP = "option of the method, as key=value (gamma=1); of composed ones, per name (focal={gamma: 1})"
-TRAIN_HELP = "option of the training loop, as key=value (epochs=20, backbone=resnet18)"
-
-Data = Annotated[str, typer.Argument(metavar="DATA", help=DATA_HELP)]
-DataOptions = Annotated[list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help=SET_HELP)]
-TrainOptions = Annotated[list[str] | None, typer.Option("--train", "-t", metavar="KEY=VALUE", help=TRAIN_HELP)]
-Out = Annotated[Path | None, typer.Option("--out", "-o", help="folder for the results")]
-AsJson = Annotated[bool, typer.Option("--json", help="print JSON on stdout, for machines")]
-Gate = Annotated[bool, typer.Option("--gate", help="exit with 1 when an audit fails")]
-
-
 @app.callback()
 def _main(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress, no messages")] = False,
@@ -56,7 +55,16 @@ def _main(
         os.environ["TRUEREAD_DEBUG"] = "1"
     from trueread.progress import set_quiet
 
-    set_quiet(quiet)
+    set_quiet(quiet or _follows())
+    if _follows():
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _follows() -> bool:
+    """True in all but the first of several processes that torchrun or srun started: one of them speaks for all."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return os.environ.get("RANK", "0") != "0"
+    return int(os.environ.get("SLURM_NTASKS", "1")) > 1 and os.environ.get("SLURM_PROCID", "0") != "0"
 
 
 @app.command()
@@ -110,11 +118,9 @@ def run(
     if as_json:
         print(json.dumps(summary))
     else:
-        from rich.console import Console
-
         from trueread.report import print_scorecard
 
-        print_scorecard(summary, Console())
+        print_scorecard(summary)
         print(folder / "report.html")
     failed = [f["audit"] for m in summary["methods"] for f in m["findings"] if f["verdict"] == "fail"]
     if gate and failed:
@@ -128,7 +134,7 @@ def train(
     seed: Annotated[int, typer.Option(help="seed of everything random")] = 0,
     set_: DataOptions = None,
     train_: TrainOptions = None,
-    option: Annotated[list[str] | None, typer.Option("--option", "-x", metavar="KEY=VALUE", help=OPTION_HELP)] = None,
+    option: MethodOptions = None,
     out: Out = None,
 ) -> None:
     """Train one classifier and measure it on its test split.
@@ -160,9 +166,7 @@ def train(
 
 @app.command()
 def audit(
-    model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="folder of a saved classifier, or of a run that holds one")
-    ],
+    model: Model,
     data: Data,
     audits: Annotated[str, typer.Option(help="all, or names separated by commas")] = "all",
     set_: DataOptions = None,
@@ -179,21 +183,58 @@ def audit(
     `trueread audit model/ folder:other-hospital --audits performance,calibration --gate`
     """
     from trueread import commands
+    from trueread.report.terminal import print_findings
 
     findings = commands.audit(model, data, audits=audits, source=pairs(set_), out=out)
     if as_json:
         print(json.dumps([f.to_json() for f in findings]))
     else:
-        _print_findings(findings)
+        print_findings(findings)
     if gate and any(f.verdict == "fail" for f in findings):
         raise typer.Exit(GATE_FAILED)
 
 
 @app.command()
+def check(
+    data: Data,
+    set_: DataOptions = None,
+    split: Annotated[Path | None, typer.Option(help="split.csv of a run; by default as the data come")] = None,
+    only: Annotated[list[str] | None, typer.Option(metavar="NAME", help="one check; repeat for more")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="seed of permutations and folds")] = 0,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look for what would make results on these data wrong; exit code 1 when something serious is found.
+
+    Examples:
+
+    `trueread check folder:xrays -s 'patient=^[^/]+/(\\d+)'`
+
+    `trueread check csv:labels.csv -s patient=lesion_id --only duplicates --only cues -o runs/skin-check`
+
+    `trueread check medmnist:breastmnist --json`
+    """
+    from trueread import checking
+    from trueread.report.check_terminal import print_check
+    from trueread.study import plain_name
+
+    folder = out or Path("runs") / f"check-{plain_name(data)}"
+    checking.check(
+        data, checks=only or "all", split=split, out=folder, seed=seed, source=pairs(set_),
+        command=typed_command(sys.argv[1:]),
+    )  # fmt: skip
+    content = json.loads((folder / "check.json").read_text(encoding="utf-8"))
+    if as_json:
+        print(json.dumps(content))
+    else:
+        print_check(content, folder)
+    if content["found"]["serious"]:
+        raise typer.Exit(FOUND_SERIOUS)
+
+
+@app.command()
 def predict(
-    model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="folder of a saved classifier, or of a run that holds one")
-    ],
+    model: Model,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="image files, or folders of them")],
     explain: Annotated[Path | None, typer.Option(help="folder for an overlay PNG (Grad-CAM) per image")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="CSV file; stdout by default")] = None,
@@ -237,10 +278,10 @@ def report(run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="folde
 
 @app.command("list")
 def list_(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="methods, audits, shifts, sources or backbones")],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="methods, audits, checks, shifts, sources or backbones")],
     as_json: AsJson = False,
 ) -> None:
-    """List what can be named: methods, audits, shifts, sources, backbones.
+    """List what can be named: methods, audits, checks, shifts, sources, backbones.
 
     Example: `trueread list methods --json`
     """
@@ -297,25 +338,9 @@ def _say_mistake(message: str) -> int:
 
 
 def _show_scorecard(folder: Path) -> None:
-    from rich.console import Console
+    from trueread.report import print_scorecard, read_summary
 
-    from trueread.report import print_scorecard
-
-    print_scorecard(json.loads((folder / "summary.json").read_text()), Console())
-
-
-def _print_findings(findings: list[Any]) -> None:
-    for finding in findings:
-        headline = finding.headline
-        if headline is None:
-            print(f"{finding.audit}: not measured, because {finding.reason}")
-            continue
-        against = f" (threshold {finding.threshold:g})" if finding.threshold is not None else ""
-        print(f"{finding.audit}: {headline.title} {headline.estimate}, {finding.verdict}{against}")
-        for measure in list(finding.measures.values())[1:]:
-            print(f"  {measure.title} {measure.estimate}")
-        for note in finding.notes:
-            print(f"  {note}")
+    print_scorecard(read_summary(folder))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from torch import Tensor
 from trueread.audit.base import AUDITS, build_audits, run_audits
 from trueread.audit.finding import Finding
 from trueread.audit.subject import Subject
+from trueread.cohort.check.base import CHECKS
 from trueread.cohort.cohort import Cohort
 from trueread.cohort.read import list_images, read_images, white_levels, without_too_bright
 from trueread.cohort.source import SOURCES, load_cohort
@@ -211,10 +212,10 @@ def report(run_folder: str | Path) -> Path:
 
 
 def catalogue(kind: str) -> list[dict[str, Any]]:
-    """What can be named: kind "methods", "audits", "shifts", "sources" or "backbones"; name, summary, source and
-    options of each.
+    """What can be named: kind "methods", "audits", "checks", "shifts", "sources" or "backbones"; name, summary,
+    source and options of each.
     """
-    registries: dict[str, Any] = {r.plural: r for r in (METHODS, AUDITS, SHIFTS, SOURCES, BACKBONES)}
+    registries: dict[str, Any] = {r.plural: r for r in (METHODS, AUDITS, CHECKS, SHIFTS, SOURCES, BACKBONES)}
     if kind not in registries:
         raise unknown("kind of thing to list", kind, registries)
     rows = [

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from trueread.audit.base import AUDITS, build_audits, compare_findings, merged_thresholds, run_audits
+from trueread.audit.base import AUDITS, Audit, build_audits, compare_findings, merged_thresholds, run_audits
 from trueread.audit.finding import Difference, Finding, table_to_json
 from trueread.audit.subject import Member, Subject
 from trueread.cohort.cohort import Cohort
@@ -32,6 +32,7 @@ from trueread.training.checkpoint import drop_checkpoint
 from trueread.training.device import choose_device, choose_precision, describe
 from trueread.training.evaluate import predict_probabilities
 from trueread.training.loop import fit
+from trueread.training.processes import processes
 
 PREDICTIONS, HISTORY, SPLIT_FILE = "predictions.csv", "history.csv", "split.csv"
 METHOD, OMITTED, STUDY = "method.json", "omitted.csv", "study.yaml"
@@ -54,15 +55,28 @@ def run_study(
     _refuse_other_study(folder, study)
     cohort = load_data(study) if cohort is None else cohort
     cohort = split_data(cohort, study, folder)
-    _claim(folder, study, cohort)
+    together = processes()
+    if together.leads:
+        _claim(folder, study, cohort)
+    together.wait()  # until the folder is this study's
     say(f"{cohort!r}; split {split_note(cohort).how}.")
     for warning in split_note(cohort).warnings:
         say(f"warning: {warning}")
-    subjects = [train_method(study, cohort, section, made, folder) for section, made in methods]
+    for section, made in methods:
+        train_method(study, cohort, section, made, folder)
+    if together.leads:
+        _audit_and_report(study, cohort, audits, folder, command, start)
+    together.wait()
+    return folder
+
+
+def _audit_and_report(
+    study: Study, cohort: Cohort, audits: Sequence[Audit], folder: Path, command: str, start: float
+) -> None:
+    subjects = [trained_method(study, cohort, section, folder) for section in study.methods]
     findings = [(s.name, run_audits(s, audits, thresholds=study.thresholds)) for s in subjects]
     differences = compare_findings(findings[0], findings[1:], subjects[0])
     _write_results(study, cohort, subjects, findings, differences, folder, command, time.perf_counter() - start)
-    return folder
 
 
 def load_data(study: Study) -> Cohort:
@@ -86,16 +100,24 @@ def split_data(cohort: Cohort, study: Study, folder: Path) -> Cohort:
     return anew if (earlier.table["split"] == anew.table["split"]).all() else earlier
 
 
-def train_method(study: Study, cohort: Cohort, section: MethodSection, made: Method, folder: Path) -> Subject:
-    """Every seed of one method, trained or read back, as the subject of the audits."""
-    test_rows, val_rows = cohort.rows("test"), cohort.rows("val")
-    if len(test_rows) == 0:
+def train_method(study: Study, cohort: Cohort, section: MethodSection, made: Method, folder: Path) -> None:
+    """Train every seed of one method that is not done yet."""
+    if len(cohort.rows("test")) == 0:
         raise InputError(f"{cohort.name}: the test split is empty; give images a test split, or let trueread split.")
-    members = []
     for seed in study.seeds:
         cell = cell_folder(folder, section.title, seed)
         if not is_done(cell):
             train_cell(study, cohort, section, made if seed == study.seeds[0] else _build(section), seed, cell)
+        elif processes().leads:
+            drop_checkpoint(cell / "checkpoints")  # of a run killed between its last two acts
+
+
+def trained_method(study: Study, cohort: Cohort, section: MethodSection, folder: Path) -> Subject:
+    """Every trained seed of one method, as the subject of the audits."""
+    test_rows, val_rows = cohort.rows("test"), cohort.rows("val")
+    members = []
+    for seed in study.seeds:
+        cell = cell_folder(folder, section.title, seed)
         classifier = Classifier.load(cell / "model").to(choose_device(study.train.device))
         test = read_predictions(cell, cohort, test_rows)
         val = read_predictions(cell, cohort, val_rows) if len(val_rows) else None
@@ -107,6 +129,8 @@ def train_cell(study: Study, cohort: Cohort, section: MethodSection, made: Metho
     """Train one method with one seed and write everything that comes out; the predictions last, as the sign of done."""
     what = f"{section.title}, seed {seed}"
     fitted = fit(cohort, made, study.train, seed=seed, folder=cell, what=what)
+    if not processes().leads:
+        return
     card = fitted.classifier.card
     card.training |= {"method": section.name, "method_options": section.options}
     card.versions = {k: v for k, v in environment().items() if k in ("trueread", "python", "torch", "timm", "monai")}
@@ -221,7 +245,9 @@ def _claim(folder: Path, study: Study, cohort: Cohort) -> None:
 
 def _identity(study: Study) -> dict[str, Any]:
     """What makes a study the same: all but what adds work, and where it runs."""
-    return study.model_dump(mode="json", exclude={**dict.fromkeys(ADDS_WORK, True), "train": {"device", "threads"}})
+    return study.model_dump(
+        mode="json", exclude={**dict.fromkeys(ADDS_WORK, True), "train": {"device", "threads", "cuda_graph"}}
+    )
 
 
 def _write_results(

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_validator, model_validator
 
 from trueread.errors import InputError
 from trueread.files import write_text
 from trueread.options import validate
+from trueread.plain_yaml import load_plain, problem_of
 from trueread.report.words import slug
 from trueread.training.config import TrainConfig
+
+OTHER_BREAKS = "\x85\u2028\u2029"  # unless escaped they are read back as spaces
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class DataSection(BaseModel):
@@ -36,13 +41,15 @@ class SplitSection(BaseModel):
 
     val: Annotated[float, Field(gt=0, lt=1)] = 0.15
     test: Annotated[float, Field(gt=0, lt=1)] = 0.15
-    seed: int = 0
+    seed: Seed = 0
     file: str | None = None
 
     @model_validator(mode="after")
     def _leaves_something(self) -> SplitSection:
         if self.val + self.test >= 1:
-            raise ValueError(f"val + test must leave something to train on; found {self.val} + {self.test}")
+            raise ValueError(
+                f"val + test must leave something to train on; found {self.val} + {self.test}; lower one of them"
+            )
         return self
 
 
@@ -72,17 +79,18 @@ class Study(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "study"
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)] = "study"  # a folder's too
     description: str = ""
     data: DataSection
     split: SplitSection = SplitSection()
+    check: bool = True
     train: TrainConfig = TrainConfig()
     methods: Annotated[list[MethodSection], Field(min_length=1)] = Field(
         default_factory=lambda: [MethodSection(name="erm")]
     )
-    seeds: list[int] = [0]
+    seeds: list[Seed] = [0]
     audits: str | list[str | dict[str, Any]] = "all"
-    thresholds: dict[str, float | None] = Field(default_factory=dict)
+    thresholds: dict[str, FiniteFloat | None] = Field(default_factory=dict)
     resamples: Annotated[int, Field(ge=100, le=100_000)] = 1000
     explain: bool = True
 
@@ -102,7 +110,7 @@ class Study(BaseModel):
     def _count(cls, value: Any) -> Any:
         if isinstance(value, int) and not isinstance(value, bool):
             if not 1 <= value <= 1000:
-                raise ValueError(f"a number of seeds must be 1 to 1000; found {value}")
+                raise ValueError(f"a number of seeds must be 1 to 1000; found {value}; give a list for single seeds")
             return list(range(value))
         return value
 
@@ -120,7 +128,9 @@ class Study(BaseModel):
                 "give one of them another label"
             )
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds must be distinct and at least one; found {self.seeds}")
+            raise ValueError(
+                f"seeds must be distinct and at least one; found {self.seeds}; name each once, or give their number"
+            )
         return self
 
 
@@ -133,11 +143,16 @@ def load_study(path: str | Path) -> Study:
     if not path.is_file():
         raise InputError(f"there is no study file {path}; check the path, or write one (studies/ has examples).")
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_PlainLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
+        content = load_plain(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not valid YAML: byte {error.start} is no UTF-8 text; save it as UTF-8.") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not valid YAML: {problem_of(error)}; mend it there.") from None
     if not isinstance(content, dict):
-        raise InputError(f"{path} must be a YAML mapping with at least `data:`; found {type(content).__name__}.")
+        raise InputError(
+            f"{path} must be a YAML mapping with at least `data:`; found {type(content).__name__}; write "
+            "`data: phantom`, say (studies/ has examples)."
+        )
     content.setdefault("name", plain_name(path.stem))
     return validate(Study, content, where=str(path))
 
@@ -151,26 +166,6 @@ def save_study(study: Study, path: Path) -> None:
     """Write the resolved study, every default spelled out, so that the run can be repeated from it alone; whole or not
     at all.
     """
-    text = yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
-    write_text(path, text)
-
-
-class _PlainLoader(yaml.SafeLoader):
-    """Plain values, each written once: of a key given twice one would be lost, and aliases let a few lines stand for
-    gigabytes.
-    """
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(
-                problem="aliases (*) are not read; write the value out", problem_mark=self.peek_event().start_mark
-            )
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        given: set[str] = set()
-        for key in (k for k, _ in node.value if isinstance(k, yaml.ScalarNode)):
-            if key.value in given:
-                raise yaml.MarkedYAMLError(problem=f"'{key.value}' is given twice", problem_mark=key.start_mark)
-            given.add(key.value)
-        return super().construct_mapping(node, deep)
+    content = study.model_dump(mode="json")
+    breaks = any(mark in json.dumps(content, ensure_ascii=False) for mark in OTHER_BREAKS)
+    write_text(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=not breaks, width=110))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import time
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ from hypothesis import strategies as st
 from pictures import bomb, save, scene
 from PIL import Image, ImageFile, ImageOps
 
-from trueread.cohort import read
-from trueread.cohort.read import depth_notes, read_image, read_images, read_masks, white_levels
+from trueread.cohort import decoding
+from trueread.cohort.decode import Unreadable, decode_mask, pillow_ready
+from trueread.cohort.decoding import InMemory, in_threads
+from trueread.cohort.read import depth_notes, read_image, read_images, white_levels
 from trueread.errors import InputError
 
 
@@ -145,6 +148,11 @@ def test_the_first_frame_of_an_animation(tmp_path):
         assert set(np.unique(read_image(path, size=20, channels=1))) == {30}
 
 
+def read_mask(path, *, size, fit="crop", aspect=float("nan")):
+    with pillow_ready():
+        return decode_mask(path, size=size, fit=fit, aspect=aspect).pixels
+
+
 def broken_files(folder):
     """Each broken file with what the reason has to say."""
     whole_jpeg, whole_png = io.BytesIO(), io.BytesIO()
@@ -262,6 +270,30 @@ def test_one_16_bit_image_makes_all_16_bits_with_one_white(tmp_path):
     np.testing.assert_array_equal(white_levels(found, 200), [51400, 51400, 65535, 51400, 65535])
 
 
+@pytest.mark.parametrize("step", [1, 3, 1000])
+@pytest.mark.parametrize("first_deep", range(8))
+def test_turning_to_16_bits_in_place_keeps_every_row(monkeypatch, first_deep, step):
+    monkeypatch.setattr(decoding, "CHUNK_BYTES", step * 2 * 5 * 5)
+    generator = np.random.default_rng(first_deep)
+    rows = [generator.integers(0, 256, (2, 5, 5)).astype(np.uint8) for _ in range(8)]
+    rows[first_deep] = generator.integers(0, 65536, (2, 5, 5)).astype(np.uint16)
+    there = InMemory(10, (2, 5, 5))
+    for row in rows:
+        there.append(row)
+    expected = [row if row.dtype == np.uint16 else row.astype(np.uint16) * 257 for row in rows]
+    np.testing.assert_array_equal(there.rows(), expected)
+
+
+def test_results_that_wait_are_few():
+    """Whoever takes pictures slowly does not find all the others in memory."""
+    started = []
+    results = in_threads(lambda job: started.append(job) or job, range(10_000), bytes_each=decoding.CHUNK_BYTES)
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    time.sleep(0.1)
+    assert len(started) < 3 + 32 * (decoding.AHEAD + 2)
+    assert list(results) == list(range(3, 10_000))
+
+
 def test_a_line_for_16_bit_files_that_are_dark(tmp_path, capsys):
     paths = [save(tmp_path / f"{i}.png", np.full((20, 20), v, np.uint16)) for i, v in enumerate((900, 4080))]
     found = read_images(paths, size=20)
@@ -296,7 +328,7 @@ def test_masks_have_the_geometry_of_their_images(tmp_path, fit):
     pixels[20:55, 60:110] = 255
     image, mask = save(tmp_path / "image.png", pixels), save(tmp_path / "mask.png", pixels)
     shown = read_image(image, size=32, channels=1, fit=fit)[0]
-    np.testing.assert_array_equal(read_masks([mask], size=32, fit=fit).images[0], shown >= 128)
+    np.testing.assert_array_equal(read_mask(mask, size=32, fit=fit), shown >= 128)
 
 
 @pytest.mark.parametrize(
@@ -311,22 +343,41 @@ def test_masks_have_the_geometry_of_their_images(tmp_path, fit):
 def test_what_counts_as_marked(tmp_path, values, marked, dtype):
     scale = 257 if dtype == np.uint16 and values.max() == 255 else 1
     columns = np.repeat((values * scale).astype(dtype)[None], 4, axis=0)
-    found = read_masks([save(tmp_path / "a.png", np.kron(columns, np.ones((8, 8), dtype)))], size=32)
-    np.testing.assert_array_equal(found.images[0], np.kron([marked] * 4, np.ones((8, 8))))
-    assert (found.images.dtype, found.white) == (np.uint8, 1)
+    found = read_mask(save(tmp_path / "a.png", np.kron(columns, np.ones((8, 8), dtype))), size=32)
+    np.testing.assert_array_equal(found, np.kron([marked] * 4, np.ones((8, 8))))
+    assert found.dtype == np.uint8
 
 
 def test_masks_small_blank_misshapen_and_gone(tmp_path):
     dot = np.zeros((256, 256), np.uint8)
     dot[100:103, 200:203] = 255
-    paths = [save(tmp_path / "dot.png", dot), None, save(tmp_path / "wide.png", scene(40, 90)), tmp_path / "gone.png"]
-    found = read_masks(paths, size=16, aspects=np.ones(4))
-    np.testing.assert_array_equal(found.kept, [0, 1])
-    assert list(found.omitted.index) == [2, 3]
-    assert "the mask is 90 x 40, another shape" in found.omitted.loc[2, "reason"]
-    assert found.images[0].sum() == 1  # a lesion of 3 x 3 in cells of 16 x 16 does not vanish
-    assert found.images[0, 6, 12] == 1
-    assert found.images[1].sum() == 0
+    found = read_mask(save(tmp_path / "dot.png", dot), size=16, aspect=1.0)
+    assert found.sum() == 1  # a lesion of 3 x 3 in cells of 16 x 16 does not vanish
+    assert found[6, 12] == 1
+    assert read_mask(None, size=16).sum() == 0
+    wide = save(tmp_path / "wide.png", scene(40, 90))
+    with pytest.raises(Unreadable, match="the mask is 90 x 40, another shape"):
+        read_mask(wide, size=16, aspect=1.0)
+
+
+def test_images_with_masks_are_read_together_and_lose_both_when_one_is_broken(tmp_path):
+    files = [save(tmp_path / f"{i}.png", np.full((32, 32), 20 * i, np.uint8)) for i in range(7)]
+    marked = np.zeros((32, 32), np.uint8)
+    marked[:8, 16:] = 255
+    mask, wide = save(tmp_path / "mask.png", marked), save(tmp_path / "wide.png", scene(40, 90))
+    files[3].write_bytes(b"")
+    found = read_images(files, masks=[mask, None, tmp_path / "gone.png", mask, mask, wide, mask], size=16)
+    np.testing.assert_array_equal(found.kept, [0, 1, 4, 6])
+    np.testing.assert_array_equal(found.images[:, 0, 0, 0], [0, 20, 80, 120])
+    np.testing.assert_array_equal(found.brightest, [0, 20, 80, 120])
+    small = np.kron(np.array([[0, 1], [0, 0], [0, 0], [0, 0]]), np.ones((4, 8), int))
+    np.testing.assert_array_equal(found.masks, [small, 0 * small, small, small])
+    assert found.masks.dtype == np.uint8
+    assert dict(found.omitted["path"]) == {i: str(files[i]) for i in (2, 3, 5)}
+    reasons = ["mask: no such file", "the file is empty (0 bytes)", "mask: the mask is 90 x 40, another shape"]
+    assert [r[: len(w)] for r, w in zip(found.omitted["reason"], reasons, strict=True)] == reasons
+    with pytest.raises(InputError, match="2 of 3 files cannot be read"):
+        read_images(files[:3], masks=[mask, tmp_path / "gone.png", tmp_path / "gone.png"], size=16)
 
 
 def test_interrupting_does_not_read_the_rest(tmp_path, monkeypatch):
@@ -338,14 +389,13 @@ def test_interrupting_does_not_read_the_rest(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         yield
 
-    monkeypatch.setattr(read, "track", interrupted)
-    monkeypatch.setattr(read, "_channels_of", lambda *_, **__: 1)
+    monkeypatch.setattr(decoding, "track", interrupted)
     decoded = []
-    plain = read.decode_image
-    monkeypatch.setattr(read, "decode_image", lambda *args, **options: decoded.append(1) or plain(*args, **options))
+    plain = decoding.decode_image
+    monkeypatch.setattr(decoding, "decode_image", lambda *args, **options: decoded.append(1) or plain(*args, **options))
     paths = [save(tmp_path / "a.png", scene(300, 300))] * 4000
     with pytest.raises(KeyboardInterrupt):
-        read_images(paths, size=16)
+        read_images(paths, size=16, channels=1)
     assert len(seen) == 1
     assert len(decoded) < 2000
 
@@ -364,8 +414,8 @@ def test_real_radiographs_are_what_pillow_alone_gives(real_data):
 @pytest.mark.realdata
 def test_real_lesion_masks_keep_their_area(real_data):
     paths = sorted((real_data / "ham10000" / "masks").iterdir())[::100]
-    found = read_masks(paths, size=64, fit="stretch")
-    for path, mask in zip(paths, found.images, strict=True):
+    for path in paths:
+        mask = read_mask(path, size=64, fit="stretch")
         with Image.open(path) as stored:
             share = (np.asarray(stored.convert("L")) > 127).mean()
         assert mask.mean() == pytest.approx(share, abs=0.01)

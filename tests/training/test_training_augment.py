@@ -23,7 +23,7 @@ def batch(*shape: int, seed: int = 1) -> torch.Tensor:
 @pytest.fixture
 def draw_the_most(monkeypatch):
     """Every uniform draw is its upper end."""
-    monkeypatch.setattr(augment, "_uniform", lambda n, half, _g, device: torch.full((n,), half, device=device))
+    monkeypatch.setattr(augment.Draws, "around_zero", lambda self, half: torch.full((self.total,), half))
 
 
 SHAPES = [(4, 1, 12, 12), (4, 3, 12, 12), (4, 1, 5, 12, 12)]

@@ -408,12 +408,6 @@ def test_one_class_in_validation_cannot_select_by_auroc():
         run(cohort.with_split(split), epochs=1)
 
 
-def test_several_processes_are_refused(monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(InputError, match="WORLD_SIZE"):
-        run(epochs=1)
-
-
 def test_masks_move_along_with_their_images(monkeypatch):
     """An image that is its own mask stays so under rotation, shift, scale and flips."""
     cohort = tiny_cohort(n=40, side=24)

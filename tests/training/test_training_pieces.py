@@ -175,8 +175,10 @@ class TestLedger:
 
     def test_record_enters_the_epoch_and_nothing_else(self):
         ledger = Ledger(torch.arange(4), torch.zeros(4, dtype=torch.int64), epochs=2)
-        ledger.epoch = 1
+        ledger.open(1, CPU)
         ledger.record(torch.tensor([2, 0]), torch.tensor([math.log(4.0), 0.0], requires_grad=True))
+        assert ledger.loss.isnan().all()
+        ledger.close()
         assert torch.allclose(ledger.loss[1], torch.tensor([0.0, math.nan, math.log(4.0), math.nan]), equal_nan=True)
         assert torch.allclose(ledger.probability[1], torch.tensor([1.0, math.nan, 0.25, math.nan]), equal_nan=True)
         assert ledger.loss[0].isnan().all()
@@ -255,4 +257,6 @@ class TestDevice:
 
 
 def test_evaluation_takes_fewer_images_at_once_the_larger_they_are():
-    assert [evaluation_batch(s) for s in ((28, 28), (224, 224), (64, 64, 64), (4096, 4096))] == [256, 83, 16, 1]
+    sides = ((28, 28), (224, 224), (64, 64, 64), (4096, 4096))
+    assert [evaluation_batch(s, CPU) for s in sides] == [256, 83, 16, 1]
+    assert [evaluation_batch(s, torch.device("cuda")) for s in sides] == [2048, 83, 16, 1]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +15,14 @@ import torch
 
 from tiny import Frozen, tiny_cohort, tiny_config
 from trueread.errors import InputError
+from trueread.files import DiskFull
 from trueread.method.base import Composite, Method, build_method
 from trueread.training import loop
+from trueread.training.checkpoint import drop_checkpoint
 from trueread.training.hooks import Hooks
+from trueread.training.interrupt import Interruption
 from trueread.training.loop import Fitted, fit
+from trueread.training.steps import Stepper
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -106,11 +113,11 @@ class TestResume:
         validate = loop._Run._validate
         calls = []
 
-        def dies(self, epoch):
-            calls.append(epoch)
-            if epoch == 1:
+        def dies(self):
+            calls.append(1)
+            if len(calls) == 2:
                 raise Killed
-            validate(self, epoch)
+            validate(self)
 
         monkeypatch.setattr(loop._Run, "_validate", dies)
         with pytest.raises(Killed):
@@ -180,52 +187,155 @@ class TestRefusals:
             with pytest.raises(expected):
                 run(tmp_path, cohort=cohort, augment="auto")
 
-    @pytest.mark.parametrize("content", [b"", b"not a checkpoint", None])
-    def test_a_broken_checkpoint(self, half_done, content):
-        path = half_done / "checkpoints" / "last.pt"
-        path.write_bytes(path.read_bytes()[:1000] if content is None else content)
-        with pytest.raises(InputError, match=r"last.pt is not a readable checkpoint; delete it"):
-            run(half_done, epochs=2)
-
-    def test_a_checkpoint_of_something_else(self, half_done):
-        torch.save([1, 2], half_done / "checkpoints" / "last.pt")
-        self.refuses(half_done)
-
     def test_the_default_method_is_recognised_by_another_process(self):
         """Python's own repr holds a memory address, which no second run has."""
         assert repr(Hooks()) == "Hooks"
         assert repr(build_method("focal+mixup", focal={"gamma": 3})) == "focal(gamma=3.0) + mixup()"
 
 
+class TestInterruption:
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_the_step_is_finished_and_saved_and_the_run_goes_on_from_the_next(self, tmp_path, monkeypatch, number):
+        """Three steps per epoch; the signal comes in the second step of the second epoch."""
+        uninterrupted = run(None, everything(), **CONFIG)
+        taken = count_steps(monkeypatch, at=5, then=lambda: signal.raise_signal(number))
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, everything(), **CONFIG)
+        assert len(taken) == 5
+        assert newest(tmp_path).name.startswith("epoch-00001-step-0000002-")
+        torch.manual_seed(99)
+        assert_same(run(tmp_path, everything(), **CONFIG), uninterrupted)
+        assert len(taken) == 4 * 3  # no step was taken twice
+
+    def test_in_an_epochs_last_step(self, tmp_path, monkeypatch):
+        uninterrupted = run(None, everything(), **CONFIG)
+        taken = count_steps(monkeypatch, at=6, then=lambda: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, everything(), **CONFIG)
+        assert newest(tmp_path).name.startswith("epoch-00002-step-0000000-")
+        assert_same(run(tmp_path, everything(), **CONFIG), uninterrupted)
+        assert len(taken) == 4 * 3
+
+    def test_twice_stops_at_once(self, tmp_path, monkeypatch):
+        def twice():
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+        count_steps(monkeypatch, at=5, then=twice)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, everything(), **CONFIG)
+        assert newest(tmp_path).name.startswith("epoch-00001-step-0000000-")
+
+    def test_after_the_last_step_it_is_not_swallowed(self, tmp_path, monkeypatch):
+        """Or a study would go on with its next training."""
+
+        class Late(Hooks):
+            def finish(self, setup):
+                signal.raise_signal(signal.SIGINT)
+
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, Late(), epochs=1)
+
+    def test_signals_are_handled_as_before_when_it_is_over(self):
+        before = [signal.getsignal(n) for n in Interruption.SIGNALS]
+        with Interruption():
+            assert signal.getsignal(signal.SIGINT) != before[0]
+        assert [signal.getsignal(n) for n in Interruption.SIGNALS] == before
+
+    def test_in_another_thread_nothing_is_listened_to(self):
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(lambda: len(run(None, epochs=1).history)).result() == 1
+
+    def test_a_long_epoch_is_saved_on_its_way(self, tmp_path, monkeypatch):
+        uninterrupted = run(None, everything(), **CONFIG)
+        monkeypatch.setattr(loop, "SAVE_EVERY_SECONDS", 0.0)
+
+        def die():
+            raise Killed
+
+        taken = count_steps(monkeypatch, at=6, then=die)
+        with pytest.raises(Killed):
+            run(tmp_path, everything(), **CONFIG)
+        assert newest(tmp_path).name.startswith("epoch-00001-step-0000002-")
+        assert_same(run(tmp_path, everything(), **CONFIG), uninterrupted)
+        assert len(taken) == 4 * 3 + 1
+
+
+def count_steps(monkeypatch, *, at: int, then) -> list[int]:
+    """Counts the steps that are taken; in the one with number `at`, from 1, `then` is called first."""
+    taken: list[int] = []
+    real = Stepper.__call__
+
+    def counted(self, epoch, index):
+        taken.append(epoch.done)
+        if len(taken) == at:
+            then()
+        return real(self, epoch, index)
+
+    monkeypatch.setattr(Stepper, "__call__", counted)
+    return taken
+
+
+def newest(folder: Path) -> Path:
+    return max((folder / "checkpoints").glob("epoch-*.pt"))
+
+
 class TestCheckpoint:
-    def test_a_failed_write_leaves_the_one_before(self, tmp_path, monkeypatch):
-        run(tmp_path, epochs=1)
-        path = tmp_path / "checkpoints" / "last.pt"
-        before = path.read_bytes()
+    @pytest.fixture
+    def half_way(self, tmp_path, kill_at, monkeypatch) -> Path:
+        kill_at(2, 0.6)
+        with pytest.raises(Killed):
+            run(tmp_path, everything(), **CONFIG)
+        monkeypatch.setattr(Scores, "kill_at", None)
+        return tmp_path
+
+    def damage(self, path: Path, how: str) -> None:
+        content = path.read_bytes()
+        middle = len(content) // 2
+        flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+        path.write_bytes({"empty": b"", "cut": content[:1000], "one bit": flipped}[how])
+
+    @pytest.mark.parametrize("how", ["empty", "cut", "one bit"])
+    def test_a_damaged_one_is_passed_over_for_the_one_before(self, half_way, capsys, how):
+        self.damage(newest(half_way), how)
+        assert_same(run(half_way, everything(), **CONFIG), run(None, everything(), **CONFIG))
+        warning = capsys.readouterr().err
+        assert "epoch-00002" in warning
+        assert "is damaged and passed over" in warning
+        assert warning.count("warning") == 1
+
+    def test_when_both_are_damaged_the_training_starts_again(self, half_way, capsys):
+        for path in (half_way / "checkpoints").glob("epoch-*.pt"):
+            self.damage(path, "cut")
+        assert_same(run(half_way, everything(), **CONFIG), run(None, everything(), **CONFIG))
+        assert capsys.readouterr().err.count("is damaged and passed over") == 2
+
+    def test_two_are_kept(self, half_way):
+        names = sorted(p.name[:11] for p in (half_way / "checkpoints").iterdir())
+        assert names == ["epoch-00001", "epoch-00002"]
+
+    def test_a_failed_write_leaves_the_ones_before(self, half_way, monkeypatch):
+        before = {p: p.read_bytes() for p in (half_way / "checkpoints").iterdir()}
 
         def fail(_state, where):
-            Path(where).write_bytes(b"half")
-            raise OSError("disk full")
+            where.write(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
 
         monkeypatch.setattr("trueread.training.checkpoint.torch.save", fail)
-        from trueread.training.checkpoint import save_checkpoint
+        with pytest.raises(DiskFull, match="the disk is full"):
+            run(half_way, everything(), **CONFIG)
+        assert {p: p.read_bytes() for p in (half_way / "checkpoints").iterdir()} == before
 
-        with pytest.raises(OSError, match="disk full"):
-            save_checkpoint(tmp_path / "checkpoints", {})
-        assert path.read_bytes() == before
-
-    def test_is_dropped_with_its_folder(self, tmp_path):
-        from trueread.training.checkpoint import drop_checkpoint
-
-        run(tmp_path, epochs=1)
-        drop_checkpoint(tmp_path / "checkpoints")
-        assert list(tmp_path.iterdir()) == []
-        drop_checkpoint(tmp_path / "checkpoints")
+    def test_is_dropped_with_its_folder(self, half_way):
+        (half_way / "checkpoints" / "new.pt.part").write_bytes(b"of a run killed while it wrote")
+        drop_checkpoint(half_way / "checkpoints")
+        assert list(half_way.iterdir()) == []
+        drop_checkpoint(half_way / "checkpoints")
 
     def test_numbers_in_it_are_plain(self, tmp_path):
         """weights_only refuses numpy scalars, which a metric could bring into the history."""
         fitted = run(tmp_path, epochs=1)
-        state = torch.load(tmp_path / "checkpoints" / "last.pt", weights_only=True)
+        state = torch.load(newest(tmp_path), weights_only=True)
         assert state["history"][0]["val_auroc"] == fitted.history["val_auroc"][0]
         assert all(type(v) in (int, float) for v in state["history"][0].values())
         assert not np.isnan(state["best"]["key"]).any()

@@ -119,8 +119,8 @@ def build_audits(names: Sequence[str | Mapping[str, Any]] | str = "all") -> list
     for entry in names:
         options = {} if isinstance(entry, str) else dict(entry)
         name = entry if isinstance(entry, str) else options.pop("name", None)
-        if not name:
-            raise InputError(f"an audit needs a name; found {entry!r}.")
+        if not isinstance(name, str) or not name:
+            raise InputError(f"an audit needs a name; found {entry!r}; write {{name: calibration, ...}}.")
         built.append(AUDITS.build(name, options))
     asked = [a.name for a in built]
     twice = next((n for n in asked if asked.count(n) > 1), None)

@@ -35,7 +35,8 @@ def class_order(name: str, found: Iterable[str], chosen: Sequence[str] | None) -
     order = list(chosen) if chosen is not None else known
     if len(order) < 2 or len(set(order)) < len(order):
         raise InputError(
-            f"{name}: expected at least two different classes, found {order}; a classifier needs a choice."
+            f"{name}: expected at least two different classes, found {order}; add images of another, because a "
+            "classifier needs a choice."
         )
     return order
 

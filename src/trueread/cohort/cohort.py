@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 
+from trueread.cohort.mapped import Known, brightest_of, content_digest, selected
 from trueread.errors import InputError
 
 Task = Literal["binary", "multiclass", "ordinal", "multilabel"]
@@ -44,6 +45,7 @@ class Cohort:
     omitted: `path` and `reason` of every image that could not be read and was left out.
     truth:   what a generator knows and a clinician does not (true label, planted cues, ...), one row per image, or
     None.
+    known:   digests and brightest values of arrays that a reader measured already; of other arrays they are ignored.
 
     Raises InputError when any of this does not hold, or when a patient is in two splits.
     """
@@ -61,11 +63,12 @@ class Cohort:
     origin: Mapping[str, Any] = field(default_factory=dict)
     omitted: pd.DataFrame = field(default_factory=_nothing_omitted)
     truth: pd.DataFrame | None = None
+    known: tuple[Known, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(str(c) for c in self.classes))
         object.__setattr__(self, "table", self.table.reset_index(drop=True))
-        _check_images(self.name, self.images, self.white)
+        _check_images(self.name, self.images, self.white, self._known(self.images))
         _check_labels(self.name, self.labels, len(self.images), self.classes, self.task)
         _check_table(self.name, self.table, len(self.images))
         if self.masks is not None:
@@ -127,17 +130,19 @@ class Cohort:
         return np.bincount(labels, minlength=self.n_classes).astype(np.int64)
 
     def subset(self, rows: np.ndarray | Sequence[int]) -> Cohort:
-        """A cohort of the images at `rows` (positions or a boolean mask). Copies them."""
+        """A cohort of the images at `rows` (positions or a boolean mask). Copies them; many memory-mapped ones are
+        copied to a file without a name beside the mapped one, and neighbouring ones are shared.
+        """
         rows = np.asarray(rows)
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows
         if len(rows) == 0:
             raise InputError(f"{self.name}: no image is left after selecting; loosen the selection.")
         return replace(
             self,
-            images=self.images[rows],
+            images=selected(self.images, rows),
             labels=self.labels[rows],
             table=self.table.iloc[rows],
-            masks=None if self.masks is None else self.masks[rows],
+            masks=None if self.masks is None else selected(self.masks, rows),
             truth=None if self.truth is None else self.truth.iloc[rows].reset_index(drop=True),
         )
 
@@ -148,15 +153,16 @@ class Cohort:
     @cached_property
     def digest(self) -> str:
         """Hash (BLAKE2b, 16 hex digits) of images, labels, masks and table but the split: equal means equal data."""
-        h = hashlib.blake2b(digest_size=8)
-        h.update(f"{self.images.shape}{self.images.dtype}{self.classes}{self.task}{self.white}".encode())
-        for start in range(0, len(self), 1024):
-            h.update(np.ascontiguousarray(self.images[start : start + 1024]).data)
-        h.update(np.ascontiguousarray(self.labels).data)
-        if self.masks is not None:
-            h.update(np.ascontiguousarray(self.masks).data)
+        h = hashlib.blake2b(f"{self.classes}{self.task}{self.white}".encode(), digest_size=8)
+        for array in (self.images, self.labels, self.masks):
+            if array is not None:
+                known = self._known(array)  # equal to what is computed without it, but does not read the pixels
+                h.update((known.digest if known else content_digest(array)).encode())
         h.update(self.table.drop(columns="split").to_csv(index=False).encode())
         return h.hexdigest()
+
+    def _known(self, array: np.ndarray) -> Known | None:
+        return next((known for known in self.known if known.array is array), None)
 
     def __repr__(self) -> str:
         shape = "x".join(str(s) for s in (self.channels, *self.spatial))
@@ -164,7 +170,7 @@ class Cohort:
         return f"Cohort({self.name}: {len(self)} images {shape}, {patients}, {self.task}, {self.n_classes} classes)"
 
 
-def _check_images(name: str, images: np.ndarray, white: int) -> None:
+def _check_images(name: str, images: np.ndarray, white: int, known: Known | None) -> None:
     if images.ndim not in (4, 5) or images.shape[1] not in (1, 3):
         raise InputError(
             f"{name}: images must be [N,C,H,W] or [N,C,D,H,W] with C = 1 or 3; found shape {tuple(images.shape)}."
@@ -178,7 +184,7 @@ def _check_images(name: str, images: np.ndarray, white: int) -> None:
     if not 0 < white <= np.iinfo(images.dtype).max:
         raise InputError(f"{name}: white must be in 1..{np.iinfo(images.dtype).max} for {images.dtype}; found {white}.")
     if white < np.iinfo(images.dtype).max:
-        brightest = max(int(images[start : start + 1024].max()) for start in range(0, len(images), 1024))
+        brightest = known.brightest if known else brightest_of(images)
         if brightest > white:
             raise InputError(f"{name}: white is declared as {white}, but an image reaches {brightest}; raise white.")
 

@@ -35,10 +35,11 @@ class Unreadable(Exception):
 
 
 class Picture(NamedTuple):
-    """One decoded file: pixels [C,S,S] (a mask: [S,S]), and width / height of the upright original."""
+    """One decoded file: pixels [C,S,S] (a mask: [S,S]), width / height of the upright original, and its mask if any."""
 
     pixels: np.ndarray
     aspect: float
+    mask: np.ndarray | None = None
 
 
 def decode_image(path: Path, *, size: int, channels: Literal[1, 3], fit: Fit) -> Picture:
@@ -56,9 +57,13 @@ def decode_image(path: Path, *, size: int, channels: Literal[1, 3], fit: Fit) ->
 
 
 def decode_mask(path: Path | None, *, size: int, fit: Fit, aspect: float) -> Picture:
-    """uint8 [S,S] in {0, 1}; see `read.read_masks`. Call it inside `pillow_ready`. Raises Unreadable.
+    """uint8 [S,S] in {0, 1}: 1 where at least half of the pixel is marked. Call it inside `pillow_ready`.
 
+    path: None stands for an image on which nothing is marked (all zero).
     aspect: width / height of the image the mask belongs to; nan when it need not be compared.
+    Marked is what is brighter than half of white or, in a file of label numbers (nothing above half of white), not 0:
+    half, because resized and JPEG-compressed masks have faint ringing around the edge. A mask too small to cover half
+    of any pixel keeps the pixels it covers most. Raises Unreadable, also for a mask of another shape than its image.
     """
     if path is None:
         return Picture(np.zeros((size, size), np.uint8), aspect)

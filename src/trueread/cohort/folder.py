@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
+from trueread.cohort.cache import cache_for
 from trueread.cohort.classes import class_order, natural_key, refuse_empty_classes
 from trueread.cohort.cohort import Cohort
 from trueread.cohort.decode import Fit
@@ -35,6 +36,7 @@ def folder(
     use_split: bool = True,
     modality: str = "any",
     task: Literal["auto", "binary", "multiclass", "ordinal"] = "auto",
+    cache: bool | str = "auto",
     name: str | None = None,
 ) -> Cohort:
     r"""A folder with a sub-folder of images per class, in train, val and test folders or not.
@@ -48,6 +50,8 @@ def folder(
         class. Classes left out are not read.
     use_split: False pools the images of the SPLIT folders, to be split anew.
     task: "auto" is binary for two classes and otherwise multiclass.
+    cache: keep decoded images on disk and map them into memory: "auto" from 256 MiB of pixels on, True always, both in
+        the user's cache folder; False never; or the folder to keep them in, always.
 
     The paediatric chest X-rays of Kermany et al. (Cell 2018) number their patients anew for bacteria, for viruses and
     for each of the two series of normals, so that word belongs to the patient::
@@ -67,8 +71,13 @@ def folder(
     if not use_split:
         table["split"] = ""
     _refuse_leaks(root.name, table)
-    files = [root / path for path in table["id"]]
-    read = read_images(files, size=size, channels=channels, fit=fit, white=white, what=f"reading {root.name}")
+    place = cache_for(
+        cache, name=root.name, root=str(root), classes=sorted(order), size=size, channels=channels, fit=fit
+    )
+    files = [f"{root}{os.sep}{path}" for path in table["id"].tolist()]
+    read = read_images(
+        files, size=size, channels=channels, fit=fit, white=white, cache=place, what=f"reading {root.name}"
+    )
     omitted = read.omitted.assign(path=table["id"].to_numpy()[read.omitted.index]).reset_index(drop=True)
     table = table.iloc[read.kept]
     labels = table["class"].map({c: i for i, c in enumerate(order)}).to_numpy(np.int64)
@@ -87,6 +96,7 @@ def folder(
         modality=modality,
         origin={"source": f"folder:{location}", "options": {**options, "use_split": use_split}},
         omitted=omitted,
+        known=read.known,
     )
 
 
@@ -96,7 +106,7 @@ def _list(root: Path, chosen: Sequence[str] | None) -> pd.DataFrame:
     for split, parent in _parents(root):
         names = _class_folders(root, parent)
         for name in names if chosen is None else [n for n in names if n in chosen]:
-            found, others = _images(root, parent / name)
+            found, others = _images(root, parent / name, inside=f"{name}/")
             if not found:
                 endings = (
                     ", ".join(f"{n} {ending or 'without ending'}" for ending, n in others.most_common(5)) or "nothing"
@@ -105,9 +115,8 @@ def _list(root: Path, chosen: Sequence[str] | None) -> pd.DataFrame:
                     f"the class folder '{parent / name}' has no image (it holds {endings}); "
                     f"expected {', '.join(IMAGE_ENDINGS[:5])}, ... Add images or remove the folder."
                 )
-            rows += [
-                (str(f.relative_to(root).as_posix()), f.relative_to(parent).as_posix(), name, split) for f in found
-            ]
+            above = "" if parent == root else f"{parent.name}/"
+            rows += [(above + file, file, name, split) for file in found]
     rows.sort(key=lambda row: natural_key(row[0]))
     table = pd.DataFrame(rows, columns=["id", "match", "class", "split"])
     in_train = set(table.loc[table["split"] == "train", "class"])
@@ -171,17 +180,19 @@ def _subfolders(root: Path, parent: Path) -> list[str]:
     return sorted(e.name for e in _visible(root, parent) if e.is_dir(follow_symlinks=False))
 
 
-def _images(root: Path, parent: Path) -> tuple[list[Path], Counter[str]]:
-    """The image files anywhere below `parent`, and how many other files there are of each ending."""
-    images: list[Path] = []
+def _images(root: Path, parent: Path, *, inside: str) -> tuple[list[str], Counter[str]]:
+    """The image files anywhere below `parent` as `inside` and their path in it, and how many others there are of each
+    ending. Text and not paths, which would take most of the time that a folder of 100,000 images takes to list.
+    """
+    images: list[str] = []
     others: Counter[str] = Counter()
     for entry in _visible(root, parent):
         if entry.is_dir(follow_symlinks=False):
-            deeper, strange = _images(root, Path(entry.path))
+            deeper, strange = _images(root, Path(entry.path), inside=f"{inside}{entry.name}/")
             images += deeper
             others += strange
         elif _is_image(entry.name):
-            images.append(Path(entry.path))
+            images.append(inside + entry.name)
         else:
             others[Path(entry.name).suffix.lower()] += 1
     return images, others
@@ -207,7 +218,7 @@ def _visible(root: Path, parent: Path) -> Iterator[os.DirEntry[str]]:
 
 
 def _is_image(name: str) -> bool:
-    return Path(name).suffix.lower() in IMAGE_ENDINGS
+    return "." + name.rpartition(".")[2].lower() in IMAGE_ENDINGS
 
 
 def _patients(table: pd.DataFrame, pattern: str) -> list[str]:
@@ -217,9 +228,10 @@ def _patients(table: pd.DataFrame, pattern: str) -> list[str]:
     except re.error as error:
         raise InputError(f"patient='{pattern}' is no regular expression: {error}; mend it.") from None
     group: str | int = "patient" if "patient" in expression.groupindex else min(expression.groups, 1)
-    matches = [expression.search(text) for text in table["match"]]
+    texts = table["match"].tolist()
+    matches = [expression.search(text) for text in texts]
     patients = [match[group] if match else None for match in matches]
-    strange = [text for text, patient in zip(table["match"], patients, strict=True) if not patient]
+    strange = [text for text, patient in zip(texts, patients, strict=True) if not patient]
     if strange:
         more = f" and {len(strange) - 5} more" if len(strange) > 5 else ""
         raise InputError(

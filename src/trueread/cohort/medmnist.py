@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pandas as pd
 import yaml
+from numpy.lib.format import read_array, read_array_header_1_0, read_array_header_2_0, read_magic
 
 from trueread.cohort.cohort import SPLITS, Cohort
 from trueread.cohort.source import source
@@ -23,6 +24,7 @@ from trueread.errors import InputError, unknown
 
 SMALLEST = 28  # the side whose files carry no size in their name
 HEADER_BYTES = 64 * 1024  # more than the npy headers of a whole file
+NPY_HEADERS = {(1, 0): read_array_header_1_0, (2, 0): read_array_header_2_0}
 
 
 @source("medmnist", source="Yang et al. 2023, MedMNIST v2, Sci Data 10:41")
@@ -171,8 +173,8 @@ def read_npz(path: Path, fact: Mapping[str, Any], *, side: int) -> tuple[np.ndar
     n_classes = len(fact["classes"])
     labels = np.empty((sum(counts), n_classes if fact["task"] == "multilabel" else 1), np.int64)
     try:
-        _refuse_bomb(path, images.nbytes + labels.nbytes + HEADER_BYTES)
-        with np.load(path, allow_pickle=False) as archive:
+        with zipfile.ZipFile(path) as archive:
+            _refuse_bomb(path, archive, images.nbytes + labels.nbytes + HEADER_BYTES)
             for split, start, n in zip(SPLITS, np.cumsum([0, *counts]), counts, strict=False):
                 mine = slice(start, start + n)
                 pixels = _array(archive, f"{split}_images", path, (n, *space, *colour))
@@ -184,32 +186,37 @@ def read_npz(path: Path, fact: Mapping[str, Any], *, side: int) -> tuple[np.ndar
         raise InputError(f"'{path}' is no .npz file of plain arrays ({error}); get the official file again.") from None
     highest = 1 if fact["task"] == "multilabel" else n_classes - 1
     if labels.min() < 0 or labels.max() > highest:
-        raise InputError(f"'{path}': labels must be in 0..{highest}; found {labels.min()}..{labels.max()}.")
+        raise InputError(
+            f"'{path}': labels must be in 0..{highest}; found {labels.min()}..{labels.max()}; "
+            "get the official file again."
+        )
     splits = np.repeat(np.array(SPLITS, dtype=object), counts)
     return images, (labels.astype(np.float32) if fact["task"] == "multilabel" else labels[:, 0]), splits
 
 
-def _refuse_bomb(path: Path, limit: int) -> None:
-    with zipfile.ZipFile(path) as archive:
-        unpacked = sum(member.file_size for member in archive.infolist())
+def _refuse_bomb(path: Path, archive: zipfile.ZipFile, limit: int) -> None:
+    unpacked = sum(member.file_size for member in archive.infolist())
     if unpacked > limit:
         raise InputError(
             f"'{path}' would unpack to {unpacked:,} bytes, expected at most {limit:,}; get the official file again."
         )
 
 
-def _array(archive: Mapping[str, np.ndarray], key: str, path: Path, shape: Sequence[int]) -> np.ndarray:
-    if key not in archive:
+def _array(archive: zipfile.ZipFile, key: str, path: Path, shape: Sequence[int]) -> np.ndarray:
+    """One array, whose header is looked at first: memory is taken for what it promises, not for what is there."""
+    if f"{key}.npy" not in archive.namelist():
         raise InputError(
-            f"'{path}' has no array '{key}'; expected a MedMNIST file of train, val and test images and labels."
+            f"'{path}' has no array '{key}'; expected a MedMNIST file of train, val and test images and labels; "
+            "get the official file."
         )
-    array = np.asarray(archive[key])
-    if (
-        array.shape != tuple(shape)
-        or array.dtype.kind not in "ui"
-        or (key.endswith("images") and array.dtype != np.uint8)
-    ):
+    with archive.open(f"{key}.npy") as member:
+        read_header = NPY_HEADERS[read_magic(member)]
+        found, _, dtype = read_header(member)
+    wrong_type = dtype.kind not in "ui" or (key.endswith("images") and dtype != np.uint8)
+    if not dtype.hasobject and (found != tuple(shape) or wrong_type):
         raise InputError(
-            f"'{path}': {key} must be integers of shape {tuple(shape)}; found {array.dtype} of {array.shape}."
+            f"'{path}': {key} must be integers of shape {tuple(shape)}; found {dtype} of {found}; "
+            "get the official file again."
         )
-    return array
+    with archive.open(f"{key}.npy") as member:
+        return read_array(member, allow_pickle=False)

@@ -1,52 +1,30 @@
-"""Image files to arrays: many at once, in parallel threads, broken ones listed and left out."""
+"""Image files to arrays: many at once, in memory or in the cache, broken ones listed and left out."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
+from trueread.cohort.cache import Cache, NotCached, decode_to_cache, open_cached
 from trueread.cohort.classes import natural_key
-from trueread.cohort.decode import Fit, Picture, Unreadable, decode_image, decode_mask, pillow_ready
+from trueread.cohort.decode import Fit, Unreadable, decode_image, pillow_ready
+from trueread.cohort.decoding import Decoded, Job, Recipe, channels_of, decode_to_memory
+from trueread.cohort.store import options_asked
 from trueread.errors import InputError
-from trueread.progress import say, track
+from trueread.progress import say
 
-Job = TypeVar("Job")
 AnyPath = str | os.PathLike[str]
 Channels = Literal["auto", 1, 3]
 
 IMAGE_ENDINGS = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".jp2", ".pgm", ".ppm",
 )  # fmt: skip
-COLOUR_TOLERANCE = 2  # grey levels between the channels of a grey image that was stored as a colour JPEG
-COLOUR_SAMPLE = 64  # images looked at to tell whether a cohort has colour
-CHUNK = 16  # images per task: handing over single ones costs a fifth of the time
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """What `read_images` and `read_masks` return.
-
-    images:  uint8 or uint16 [M,C,S,S]; masks: uint8 [M,S,S], 1 where marked.
-    kept:    int64 [M], ascending: which of the given paths the rows are.
-    omitted: `path` and `reason` of the others, indexed by their position among the given paths.
-    white:   the stored intensity that becomes 1.0: 255, or 65535 when any image has 16 bits; 1 for masks.
-    aspects: float64 [M], width / height of the originals.
-    whites:  int64 [M], the white of each image's own file, before it was scaled: 255 or 65535. Empty for masks.
-    """
-
-    images: np.ndarray
-    kept: np.ndarray
-    omitted: pd.DataFrame
-    white: int
-    aspects: np.ndarray
-    whites: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
 
 def read_image(path: AnyPath, *, size: int, channels: Literal[1, 3], fit: Fit = "crop") -> np.ndarray:
@@ -70,27 +48,55 @@ def read_image(path: AnyPath, *, size: int, channels: Literal[1, 3], fit: Fit = 
 
 def read_images(
     paths: Sequence[AnyPath], *, size: int, channels: Channels = "auto", fit: Fit = "crop",
-    white: int | None = None, tolerated: float = 0.5, what: str = "reading images",
+    masks: Sequence[AnyPath | None] | None = None, white: int | None = None, tolerated: float = 0.5,
+    cache: Cache | None = None, what: str = "reading images",
 ) -> Decoded:  # fmt: skip
     """Many image files as one array; see `read_image` for what happens to each.
 
     channels: "auto" is 3 when any of up to 64 images spread over `paths` has colour, else 1.
+    masks: a mask file for each image, None where nothing is marked; see `decode_mask`. An image whose mask cannot be
+        read is left out too.
     white: what the caller will take for white, when that is known; nothing is then said of dark 16-bit files.
     tolerated: share of the files that may be broken. what: the words beside the progress bar.
+    cache: where to keep the pixels; the array is then a file mapped into memory, and bit for bit what it is without.
     If any image has 16 bits, all are uint16 and the 8-bit ones are scaled by 257, so that white is 65535 for both; a
     line says so. Broken files are listed in `omitted`. Raises InputError when more than `tolerated` are, when all are,
-    or when all do not fit in memory.
+    or when all do not fit in memory; DiskFull when the cache's disk is.
     """
-    files = [Path(p) for p in paths]
-    if not files:
+    if not len(paths):
         raise InputError("there is no image to read; check the path and the files' endings.")
+    marked = [None] * len(paths) if masks is None else [None if m is None else os.fspath(m) for m in masks]
+    jobs = list(zip([os.fspath(path) for path in paths], marked, strict=True))
     with pillow_ready():
-        depth = _channels_of(files, size=size, fit=fit) if channels == "auto" else channels
-        pictures = _in_threads(lambda file: decode_image(file, size=size, channels=depth, fit=fit), files, what=what)
-        read = _gathered(files, pictures, shape=(depth, size, size), tolerated=tolerated)
+        read = _decoded(jobs, size, channels, fit, masks is not None, tolerated, cache, what)
     for line in depth_notes(read, white=white):
         say(line)
     return read
+
+
+def _decoded(
+    jobs: Sequence[Job], size: int, channels: Channels, fit: Fit, with_masks: bool, tolerated: float,
+    cache: Cache | None, what: str,
+) -> Decoded:  # fmt: skip
+    """From the cache when they are there; else decoded, into the cache when there is one and they are many."""
+    at_most = Recipe(size, 3 if channels == "auto" else channels, fit, with_masks).row_bytes * len(jobs)
+    if cache is not None and at_most < cache.least_bytes:
+        cache = None
+    asked = options_asked(size=size, channels=channels, fit=fit, masks=with_masks)
+    if cache is not None:  # before the channels are known: telling them takes decoding
+        found = open_cached(cache, jobs, asked, tolerated=tolerated)
+        if found is not None:
+            return found
+    depth = channels_of(jobs, size=size, fit=fit) if channels == "auto" else channels
+    recipe = Recipe(size, depth, fit, with_masks)
+    if cache is not None and recipe.row_bytes * len(jobs) >= cache.least_bytes:
+        try:
+            return decode_to_cache(cache, jobs, recipe, asked, tolerated=tolerated, what=what)
+        except NotCached as reason:
+            if cache.required:
+                raise
+            say(f"{reason} The images are kept in memory this time.")
+    return decode_to_memory(jobs, recipe, tolerated=tolerated, what=what)
 
 
 def depth_notes(read: Decoded, *, white: int | None = None) -> list[str]:
@@ -102,7 +108,7 @@ def depth_notes(read: Decoded, *, white: int | None = None) -> list[str]:
         has = "files has" if n == 1 else "files have"
         notes.append(f"{n} of {total} {has} 16 bits; the 8-bit ones are scaled by 257 to the same white.")
     if n and white is None:
-        brightest = max(int(read.images[i].max()) for i in np.flatnonzero(deep))
+        brightest = int(read.brightest[deep].max())
         bits = max(12, brightest.bit_length())
         if brightest <= 65535 // 8:
             notes.append(
@@ -125,7 +131,7 @@ def without_too_bright(read: Decoded, white: np.ndarray, files: Sequence[Path]) 
     """Images brighter than their white int64 [M] moved to `omitted`, and the white of the others: what they show there
     is not what the model learned from.
     """
-    brightest = read.images.reshape(len(read.images), -1).max(axis=1)
+    brightest = read.brightest
     fits = brightest <= white
     if not fits.any():
         raise InputError(
@@ -138,7 +144,7 @@ def without_too_bright(read: Decoded, white: np.ndarray, files: Sequence[Path]) 
     ]
     bright = pd.DataFrame({"path": [str(files[i]) for i in rows], "reason": reasons}, index=rows, dtype=str)
     omitted = pd.concat([read.omitted, bright]).sort_index() if len(rows) else read.omitted
-    kept = {name: getattr(read, name)[fits] for name in ("images", "kept", "aspects", "whites")}
+    kept = {name: getattr(read, name)[fits] for name in ("images", "kept", "aspects", "whites", "brightest")}
     return (replace(read, omitted=omitted, **kept) if len(rows) else read), white[fits]
 
 
@@ -156,107 +162,3 @@ def list_images(paths: Sequence[str | Path]) -> list[Path]:
     if not files:
         raise InputError(f"there is no image in {', '.join(map(str, paths))}; give image files or a folder of them.")
     return files
-
-
-def read_masks(
-    paths: Sequence[AnyPath | None],
-    *,
-    size: int,
-    fit: Fit = "crop",
-    aspects: np.ndarray | None = None,
-    what: str = "reading masks",
-) -> Decoded:
-    """Mask files with the geometry of `read_images`: uint8 [M,S,S], 1 where at least half of the pixel is marked.
-
-    paths: None stands for an image on which nothing is marked (all zero).
-    aspects: float [N], width / height of the images that the masks belong to; a mask of another shape is omitted.
-    Marked is what is brighter than half of white or, in a file of label numbers (nothing above half of white), not 0:
-    half, because resized and JPEG-compressed masks have faint ringing around the edge. A mask too small to cover half
-    of any pixel keeps the pixels it covers most. Raises InputError when more than half of the files are broken.
-    """
-    files = [None if p is None else Path(p) for p in paths]
-    known = np.full(len(files), np.nan) if aspects is None else aspects
-    with pillow_ready():
-        pictures = _in_threads(
-            lambda job: decode_mask(job[0], size=size, fit=fit, aspect=float(job[1])),
-            list(zip(files, known, strict=True)),
-            what=what,
-        )
-        found = _gathered([file or Path() for file in files], pictures, shape=(size, size))
-    return replace(found, white=1, whites=np.empty(0, np.int64))
-
-
-def _channels_of(files: Sequence[Path], *, size: int, fit: Fit) -> Literal[1, 3]:
-    sample = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, COLOUR_SAMPLE).astype(int))]
-    for picture in _in_threads(lambda file: decode_image(file, size=size, channels=3, fit=fit), sample, what=""):
-        if isinstance(picture, Picture) and np.ptp(picture.pixels.astype(np.int32), axis=0).max() > COLOUR_TOLERANCE:
-            return 3
-    return 1
-
-
-def _in_threads(work: Callable[[Job], Picture], jobs: Sequence[Job], *, what: str) -> Iterator[Picture | Unreadable]:
-    """`work` of each job, in order. Threads do: Pillow releases the interpreter lock while it decodes and resizes."""
-
-    def attempt(job: Job) -> Picture | Unreadable:
-        try:
-            return work(job)
-        except Unreadable as reason:
-            return reason
-
-    def chunk(start: int) -> list[Picture | Unreadable]:
-        return [attempt(job) for job in jobs[start : start + CHUNK]]
-
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    pool = ThreadPoolExecutor(max_workers=min(2 * cores, 32))
-    try:
-        results = (result for done in pool.map(chunk, range(0, len(jobs), CHUNK)) for result in done)
-        yield from track(results, what=what, total=len(jobs)) if what else results
-    finally:
-        pool.shutdown(cancel_futures=True)  # so that Ctrl-C does not wait for the rest of the cohort
-
-
-def _gathered(
-    files: Sequence[Path], pictures: Iterator[Picture | Unreadable], *, shape: tuple[int, ...], tolerated: float = 0.5
-) -> Decoded:
-    """All readable pictures in one array of rows `shape`, and the list of the others."""
-    _refuse_too_large((len(files), *shape))
-    images, white = np.empty((len(files), *shape), np.uint8), 255
-    kept: list[int] = []
-    aspects: list[float] = []
-    whites: list[int] = []
-    omitted: dict[int, tuple[str, str]] = {}
-    for position, picture in enumerate(pictures):
-        if isinstance(picture, Unreadable):
-            omitted[position] = (str(files[position]), str(picture))
-            continue
-        if picture.pixels.dtype == np.uint16 and white == 255:
-            images, white = images.astype(np.uint16), 65535
-            images *= 257
-        images[len(kept)] = picture.pixels
-        if picture.pixels.dtype != images.dtype:
-            images[len(kept)] *= 257
-        kept.append(position)
-        aspects.append(picture.aspect)
-        whites.append(int(np.iinfo(picture.pixels.dtype).max))
-    if len(omitted) > tolerated * len(files) or not kept:
-        first = "; ".join(f"{path}: {reason}" for path, reason in list(omitted.values())[:5])
-        raise InputError(
-            f"{len(omitted)} of {len(files)} files cannot be read ({first}); check the path and the files."
-        )
-    table = pd.DataFrame(list(omitted.values()), columns=["path", "reason"], index=list(omitted), dtype=str)
-    rows = np.array(kept, np.int64)
-    return Decoded(images[: len(kept)], rows, table, white, np.array(aspects), np.array(whites, np.int64))
-
-
-def _refuse_too_large(shape: tuple[int, ...]) -> None:
-    try:
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # not told on this system: the allocation itself will fail
-        return
-    needed = int(np.prod(shape, dtype=np.int64))
-    if needed > memory:
-        each = " x ".join(str(side) for side in shape[1:])
-        raise InputError(
-            f"{shape[0]} images of {each} need {needed / 2**30:.0f} GiB, but this machine has {memory / 2**30:.0f} GiB "
-            "of memory; choose a smaller size or fewer images."
-        )

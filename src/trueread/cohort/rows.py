@@ -45,7 +45,7 @@ def read_rows(path: Path, *, encoding: str = "utf-8", strip: bool = True) -> pd.
     except csv.Error as error:
         raise InputError(f"{path.name}, row {number + 1}: {error}; mend the quotes of this row.") from None
     if header is None or not records:
-        raise InputError(f"{path.name} has no rows below its header; expected one row per image.")
+        raise InputError(f"{path.name} has no rows below its header; expected one row per image: add them.")
     return pd.DataFrame(records, columns=header, index=numbers, dtype=object)
 
 
@@ -54,9 +54,8 @@ def column(name: str, rows: pd.DataFrame, *, file: str, role: str) -> str:
     if name in rows.columns:
         return name
     columns = [c for c in rows.columns if c]
-    raise InputError(
-        f"{file} has no column '{name}' for the {role}.{nearest(name, columns)} Its columns: {', '.join(columns)}."
-    )
+    hint = nearest(name, columns) or " Name another."
+    raise InputError(f"{file} has no column '{name}' for the {role}.{hint} Its columns: {', '.join(columns)}.")
 
 
 def refuse_rows(file: str, problems: Sequence[tuple[int, str]], advice: str) -> None:
@@ -75,12 +74,12 @@ def _text(path: Path, encoding: str) -> str:
         raise InputError(f"{path} cannot be read: {error.strerror}; check the path.") from None
     try:
         text = raw.decode("utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding)
-    except LookupError:
-        raise InputError(f"'{encoding}' is no text encoding; try utf-8, latin-1, cp1252 or utf-16.") from None
     except UnicodeError as error:
         row = raw.count(b"\n", 0, getattr(error, "start", 0)) + 1
         advice = "save it as UTF-8, or give encoding=latin-1 (or utf-16)."
         raise InputError(f"{path.name}, row {row}: this is not {encoding} text; {advice}") from None
+    except (LookupError, ValueError):  # no such encoding, none of text, and a name that can be none
+        raise InputError(f"'{encoding}' is no text encoding; try utf-8, latin-1, cp1252 or utf-16.") from None
     if "\0" in text:
         raise InputError(f"{path.name} holds zero bytes, so it is no {encoding} text; export it as CSV (UTF-8).")
     return text

@@ -16,7 +16,7 @@ SOURCES: Registry[Cohort] = Registry("source", "sources", package="trueread.coho
 source = SOURCES.register
 
 
-def load_cohort(data: str, **values: Any) -> Cohort:
+def load_cohort(data: str, /, **values: Any) -> Cohort:
     """The cohort that `data` names, read and checked; not yet split if the data do not come with a split.
 
     data: "SOURCE" or "SOURCE:LOCATION": `phantom`, `medmnist:breastmnist@28`, `folder:PATH`, `csv:PATH`. A bare path
@@ -24,6 +24,8 @@ def load_cohort(data: str, **values: Any) -> Cohort:
     values: keyword options of that source (`size=64`, `patient="lesion_id"`, ...), checked against its annotations.
     Raises InputError for an unknown source or option, and for whatever the source finds wrong.
     """
+    if any("\0" in text for text in (data, *values.values()) if isinstance(text, str)):
+        raise InputError("the data or an option of them holds a zero byte, which no file name can; remove it.")
     name, location = parse_source(expand_variables(data))
     factory = SOURCES.get(name).factory
     return factory(location, **check(factory, values, where=f"source '{name}'"))

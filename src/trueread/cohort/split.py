@@ -16,6 +16,7 @@ from trueread.cohort.rows import column, read_rows
 from trueread.errors import InputError
 from trueread.files import write_csv
 
+NEGLIGIBLE = 1e-9  # a share below it is none
 SPLIT_WORDS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
@@ -62,8 +63,10 @@ def assign_splits(cohort: Cohort, *, val: float = 0.15, test: float = 0.15, seed
     Raises InputError for impossible shares, for fewer patients than splits, and when only some images have a split.
     """
     shares = {"train": 1 - val - test, "val": val, "test": test}
-    if not (0 <= val < 1 and 0 <= test < 1 and shares["train"] > 1e-9):  # also refuses nan
-        raise InputError(f"val and test must be shares in [0, 1) that leave some for train; found {val} and {test}.")
+    if not (0 <= val < 1 and 0 <= test < 1 and shares["train"] > NEGLIGIBLE):  # also refuses nan
+        raise InputError(
+            f"val and test must be shares in [0, 1) that leave some for train; found {val} and {test}; lower one."
+        )
     given = cohort.table["split"].to_numpy(dtype=object)
     present = {str(s) for s in given}
     if "" in present and len(present) > 1:
@@ -76,13 +79,13 @@ def assign_splits(cohort: Cohort, *, val: float = 0.15, test: float = 0.15, seed
         pool, wanted, prefix = np.arange(len(cohort)), shares, ""
     else:
         pool = np.flatnonzero(given == "train")
-        missing = {s: shares[s] for s in ("val", "test") if s not in present and shares[s] > 0}
+        missing = {s: shares[s] for s in ("val", "test") if s not in present and shares[s] > NEGLIGIBLE}
         if not missing or len(pool) == 0:
             untrainable = [] if len(pool) else ["No image is in train, so nothing can be trained."]
             return _noted(cohort, given, split_note(cohort).how, untrainable + _uncovered(cohort, given))
         wanted = {"train": 1 - sum(missing.values()), **missing}
         prefix = f"official; {' and '.join(missing)} taken from train "
-    wanted = {s: share for s, share in wanted.items() if share > 0}
+    wanted = {s: share for s, share in wanted.items() if share > NEGLIGIBLE}
     assigned = given.copy()
     assigned[pool] = _by_patient(cohort, pool, wanted, seed)
     how = prefix + (
@@ -216,10 +219,10 @@ def share_out(sizes: np.ndarray, counts: np.ndarray, lots: np.ndarray, shares: n
     in_stratum = np.zeros((counts.shape[1], len(shares)))
     in_all = np.zeros(len(shares))
     totals = np.bincount(stratum, weights=mass, minlength=counts.shape[1])
-    choice = np.empty(len(counts), np.int64)
+    choice, n_images = np.empty(len(counts), np.int64), sizes.sum()
     for p in np.lexsort((lots, -sizes, -mass, stratum)):
         s = stratum[p]
-        filled = (in_stratum[s] + mass[p] / 2) / totals[s] + (in_all + sizes[p] / 2) / sizes.sum()
+        filled = (in_stratum[s] + mass[p] / 2) / totals[s] + (in_all + sizes[p] / 2) / n_images
         choice[p] = np.argmin(filled / shares)
         in_stratum[s, choice[p]] += mass[p]
         in_all[choice[p]] += sizes[p]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,10 +11,11 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
+from trueread.cohort.cache import cache_for
 from trueread.cohort.classes import class_order, refuse_empty_classes
 from trueread.cohort.cohort import OWN_COLUMNS, Cohort, Task
 from trueread.cohort.decode import Fit
-from trueread.cohort.read import Channels, Decoded, read_images, read_masks
+from trueread.cohort.read import Channels, read_images
 from trueread.cohort.rows import column, read_rows, refuse_rows
 from trueread.cohort.source import source
 from trueread.cohort.split import split_named
@@ -46,6 +46,7 @@ def csv(
     task: Literal["auto", "binary", "multiclass", "ordinal", "multilabel"] = "auto",
     attributes: list[str] | None = None,
     encoding: str = "utf-8",
+    cache: bool | str = "auto",
     name: str | None = None,
 ) -> Cohort:
     """A CSV table with one row per image; the options name its columns.
@@ -63,13 +64,14 @@ def csv(
     task: "auto" is multilabel with `labels` or lists, else binary for two classes and otherwise multiclass.
     attributes: columns to keep (default: all others). Columns of numbers become float64; blank cells are NaN.
     encoding: of the table.
+    cache: where decoded images are kept; see the source "folder".
 
     Missing or broken images are listed in `omitted`, and so are images whose mask is. Raises InputError with the first
     five bad rows, counted as a spreadsheet does (the header is row 1), for blank cells, repeated ids, unknown splits, a
     patient in two splits and paths outside `root`; and for missing columns, text that is no CSV, and what `read_images`
     refuses.
     """
-    options = {k: v for k, v in locals().items() if k != "location" and v is not None}
+    options = {k: v for k, v in locals().items() if k not in ("location", "cache") and v is not None}
     path = Path(location).expanduser()
     file = path.name
     rows = read_rows(path, encoding=encoding)
@@ -92,11 +94,14 @@ def csv(
 
     files = _paths(file, _filled(file, rows[image]), folder)
     there = [path for path in files if path is not None]
-    read = read_images(there, size=size, channels=channels, fit=fit, white=white, what=f"reading {file}")
-    masks = None
-    if used["mask"]:
-        mask_files = _paths(file, rows[used["mask"]], folder)
-        read, masks = _with_masks(read, [mask_files[i] for i in read.kept], size, fit)
+    masks = _paths(file, rows[used["mask"]], folder) if used["mask"] else None
+    place = cache_for(
+        cache, name=path.stem, table=os.path.realpath(path), root=folder, image=image, mask=used["mask"],
+        classes=sorted(order), size=size, channels=channels, fit=fit,
+    )  # fmt: skip
+    read = read_images(
+        there, size=size, channels=channels, fit=fit, masks=masks, white=white, cache=place, what=f"reading {file}"
+    )
     targets, table = targets[read.kept], table.iloc[read.kept]
     if task != "multilabel":
         refuse_empty_classes(file, targets, order)
@@ -107,7 +112,8 @@ def csv(
         table=table,
         classes=tuple(order),
         task=task,
-        masks=masks,
+        masks=read.masks,
+        known=read.known,
         white=white or read.white,
         patients_known=used["patient"] is not None,
         modality=modality,
@@ -202,35 +208,34 @@ def _splits(file: str, cells: pd.Series, patients: pd.Series) -> list[str]:
     return splits
 
 
-def _paths(file: str, cells: pd.Series, folder: str) -> list[Path | None]:
+def _paths(file: str, cells: pd.Series, folder: str) -> list[str | None]:
     """The files that the cells name, in `folder` (a real path) even after following links; None for a blank cell."""
     inside = str(Path(folder, "_"))[:-1]  # with a separator at its end
-    full = [os.path.realpath(Path(folder, cell.replace("\\", "/"))) if cell else None for cell in cells]
+    parents: dict[str, str] = {}  # by what is before the file's name: looking each up anew is slow for many files
+    full = [_real(cell.replace("\\", "/"), folder, parents) if cell else None for cell in cells]
     leaving = [
         (row, f"the path '{cell}' leaves the folder '{folder}'")
         for (row, cell), real in zip(_numbered(cells), full, strict=True)
         if real is not None and not real.startswith(inside)
     ]
     refuse_rows(file, leaving, "Give the folder that holds all images as root=...")
-    return [None if real is None else Path(real) for real in full]
+    return full
+
+
+def _real(path: str, folder: str, parents: dict[str, str]) -> str:
+    """`os.path.realpath` of a path in `folder`; `parents` remembers that of the folders on the way."""
+    head, slash, name = path.rpartition("/")
+    if name in ("", ".", "..") or (slash and not head):
+        return os.path.realpath(Path(folder, path))
+    if head not in parents:
+        parents[head] = os.path.realpath(Path(folder, head))
+    real = f"{parents[head].rstrip(os.sep)}{os.sep}{name}"
+    return os.path.realpath(real) if os.path.islink(real) else real  # noqa: PTH114  (of every file, at every start)
 
 
 def _numbered(cells: pd.Series) -> Iterator[tuple[int, str]]:
     """(row number, cell)."""
     return zip(cells.index.tolist(), cells.tolist(), strict=True)
-
-
-def _with_masks(read: Decoded, mask_files: list[Path | None], size: int, fit: Fit) -> tuple[Decoded, np.ndarray]:
-    """The images that have their mask, and the masks. The others join `omitted`: an unread mask is no empty mask."""
-    masks = read_masks(mask_files, size=size, fit=fit, aspects=read.aspects)
-    lost = masks.omitted.set_axis(read.kept[masks.omitted.index]).assign(
-        reason="mask: " + masks.omitted["reason"].to_numpy()
-    )
-    complete = len(masks.kept) == len(read.kept)
-    images = read.images if complete else read.images[masks.kept]
-    omitted = pd.concat([read.omitted, lost]).sort_index() if len(lost) else read.omitted
-    kept = {"kept": read.kept[masks.kept], "aspects": read.aspects[masks.kept], "whites": read.whites[masks.kept]}
-    return replace(read, images=images, omitted=omitted, **kept), masks.images
 
 
 def _typed(cells: pd.Series) -> np.ndarray:

@@ -17,6 +17,8 @@ from trueread.training.ledger import Ledger
 class BalancedSampling(Method):
     """Samples drawn with replacement so that classes are equally frequent."""
 
+    replayable = True
+
     def __init__(self, *, power: Annotated[float, Field(ge=0, le=1)] = 1.0) -> None:
         """power: 1 draws classes equally often, 0.5 by the square root of their frequency, 0 as they are."""
         self.power = power

@@ -58,9 +58,7 @@ class Composite(Method):
         names = [p.name for p in parts]
         repeated = {n for n in names if names.count(n) > 1}
         if repeated:
-            raise InputError(
-                f"the method '{sorted(repeated)[0]}' is named twice in '{'+'.join(names)}'; once is enough."
-            )
+            raise InputError(f"the method '{sorted(repeated)[0]}' is named twice in '{'+'.join(names)}'; name it once.")
 
     def __repr__(self) -> str:
         return " + ".join(map(repr, self.parts))
@@ -68,6 +66,10 @@ class Composite(Method):
     @property
     def taps(self) -> tuple[str, ...]:  # type: ignore[override]  # a part may choose its taps in `prepare`
         return tuple(dict.fromkeys(t for part in self.parts for t in part.taps))
+
+    @property
+    def replayable(self) -> bool:  # type: ignore[override]
+        return all(part.replayable for part in self.parts)
 
     def prepare(self, setup: Setup) -> None:
         for part in self.parts:
@@ -111,7 +113,7 @@ class Composite(Method):
             part.load_state(state[part.name], setup)
 
 
-def build_method(name: str, **options: Any) -> Method:
+def build_method(name: str, /, **options: Any) -> Method:
     """The method called `name`, or several composed: "class-weights+mixup".
 
     options: of a single method (`build_method("focal", gamma=2)`); of composed ones, a mapping per name
@@ -126,11 +128,13 @@ def build_method(name: str, **options: Any) -> Method:
     if stray:
         raise InputError(
             f"options of composed methods are given by method name ({', '.join(names)}: {{...}}); "
-            f"found '{sorted(stray)[0]}'."
+            f"found '{sorted(stray)[0]}'; write {names[0]}={{...}}, say."
         )
     for n, given in options.items():
         if not isinstance(given, Mapping):
-            raise InputError(f"the options of '{n}' must be a mapping of names to values; found {given!r}.")
+            raise InputError(
+                f"the options of '{n}' must be a mapping of names to values; found {given!r}; write {{}} for none."
+            )
     return Composite([METHODS.build(n, options.get(n)) for n in names])
 
 

@@ -36,6 +36,8 @@ def positive_weight(labels: Tensor) -> Tensor:
 class ClassWeights(Method):
     """Loss weighted by inverse class frequency."""
 
+    replayable = True
+
     def __init__(self, *, power: Annotated[float, Field(ge=0, le=1)] = 1.0, weights: list[float] | None = None) -> None:
         """power: 1 balances fully, 0.5 by the square root. weights: one per class instead of the computed ones."""
         self.power, self.given = power, weights
@@ -53,14 +55,14 @@ class ClassWeights(Method):
             self.per_class = positive_weight(labels) ** self.power
         else:
             self.per_class = inverse_frequency(class_counts(labels, n_classes), power=self.power)
+        self.per_class = self.per_class.to(setup.device)
 
     def weights(self, step: Step) -> Tensor:
-        per_class = self.per_class.to(step.images.device)
         if not step.multilabel:
-            return per_class[step.labels]
+            return self.per_class[step.labels]
         # a sample of a multilabel task weighs as its rarest positive label, or 1 when it has none
         positive = step.labels.nan_to_num(0) > 0
-        return torch.where(positive, per_class, 0.0).amax(1).where(positive.any(1), 1.0)
+        return torch.where(positive, self.per_class, 0.0).amax(1).where(positive.any(1), 1.0)
 
     def report(self) -> dict[str, Any]:
         return {"weights": {c: round(float(w), 4) for c, w in zip(self.classes, self.per_class, strict=True)}}
@@ -69,4 +71,4 @@ class ClassWeights(Method):
         return {"per_class": self.per_class, "classes": list(self.classes)}
 
     def load_state(self, state: dict[str, Any], setup: Setup) -> None:
-        self.per_class, self.classes = state["per_class"], tuple(state["classes"])
+        self.per_class, self.classes = state["per_class"].to(setup.device), tuple(state["classes"])

@@ -33,6 +33,8 @@ def focal_loss(logits: Tensor, targets: Tensor, *, gamma: float, multilabel: boo
 class Focal(Method):
     """Focal loss; confident samples count less. Compose with class-weights for its alpha."""
 
+    replayable = True
+
     def __init__(self, *, gamma: Annotated[float, Field(ge=0, le=20)] = 2.0) -> None:
         """gamma: how strongly confident samples are discounted; 0 is cross-entropy."""
         self.gamma = gamma

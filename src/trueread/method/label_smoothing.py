@@ -21,6 +21,8 @@ def smooth(targets: Tensor, *, smoothing: float, multilabel: bool = False) -> Te
 class LabelSmoothing(Method):
     """Targets moved towards uniform, so that no label is believed entirely."""
 
+    replayable = True
+
     def __init__(self, *, smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1) -> None:
         """smoothing: share of the target that is spread over all classes."""
         self.smoothing = smoothing

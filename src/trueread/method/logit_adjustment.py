@@ -16,6 +16,8 @@ from trueread.training.hooks import Setup, Step, cross_entropy
 class LogitAdjustment(Method):
     """Cross-entropy of logits plus the log class prior; minimises the balanced error."""
 
+    replayable = True
+
     def __init__(self, *, tau: Annotated[float, Field(ge=0, le=10)] = 1.0) -> None:
         """tau: strength of the adjustment; 1 is consistent for the balanced error, 0 is cross-entropy."""
         self.tau = tau
@@ -23,13 +25,13 @@ class LogitAdjustment(Method):
 
     def prepare(self, setup: Setup) -> None:
         counts = class_counts(setup.train_labels(), setup.cohort.n_classes)
-        self.log_prior = (counts / counts.sum()).log()
+        self.log_prior = (counts / counts.sum()).log().to(setup.device)
 
     def losses(self, step: Step) -> Tensor:
-        return cross_entropy(step.logits + self.tau * self.log_prior.to(step.images.device), step.targets)
+        return cross_entropy(step.logits + self.tau * self.log_prior, step.targets)
 
     def state(self) -> dict[str, Any]:
         return {"log_prior": self.log_prior}
 
     def load_state(self, state: dict[str, Any], setup: Setup) -> None:
-        self.log_prior = state["log_prior"]
+        self.log_prior = state["log_prior"].to(setup.device)

@@ -83,7 +83,7 @@ def foreign_card(
     }
     if facts.get("threshold") is not None:  # the card's own default says that the most probable class wins
         facts.setdefault("threshold_rule", "as given")
-    return validate(Card, facts, where="the description of this model")
+    return validate(Card, facts, where="the description of this model", advice="Mend the description.")
 
 
 def read_card(folder: Path) -> Card:
@@ -94,9 +94,11 @@ def read_card(folder: Path) -> Card:
             f"{folder} is no saved classifier: there is no {CARD_FILE} in it; give the folder that `train` wrote."
         )
     try:
-        content = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, a number without end, or nested without end
         raise InputError(f"{path} is not valid JSON ({error}); restore the card that was saved.") from None
     if not isinstance(content, dict):
-        raise InputError(f"{path} must be a JSON object; found {type(content).__name__}.")
-    return validate(Card, content, where=str(path))
+        raise InputError(
+            f"{path} must be a JSON object; found {type(content).__name__}; restore the card that was saved."
+        )
+    return validate(Card, content, where=str(path), advice="Restore the card that was saved.")

@@ -12,6 +12,8 @@ from torch import Tensor
 from trueread.errors import InputError
 from trueread.model.card import Card, foreign_card
 
+SUM_SLACK = 0.01  # probabilities in half precision, or rounded to two digits, do not quite sum to 1
+
 
 @runtime_checkable
 class Predictor(Protocol):
@@ -50,12 +52,33 @@ class ProbabilityFunction:
         )  # fmt: skip
 
     def probabilities(self, images: Tensor) -> Tensor:
-        """Probabilities [B,K] of images float [B,C,...] in [0,1], checked: shape, range, nan."""
-        answer = np.asarray(self.function(images.detach().float().cpu().numpy()), dtype=np.float32)
-        expected = (len(images), len(self.card.classes))
-        if answer.shape != expected or not np.isfinite(answer).all() or answer.min() < 0 or answer.max() > 1 + 1e-4:
-            raise InputError(
-                f"the probability function must return {expected} values in [0,1]; found shape {answer.shape}"
-                f"{'' if answer.size == 0 else f', {answer.min():.3g} to {answer.max():.3g}'}."
-            )
-        return torch.from_numpy(answer)
+        """Probabilities [B,K] of images float [B,C,...] in [0,1], checked: shape, range, nan, and the sum over classes
+        (not for multilabel).
+        """
+        answer = self.function(images.detach().float().cpu().numpy())
+        return torch.from_numpy(checked(answer, (len(images), len(self.card.classes)), task=self.card.task))
+
+
+def checked(answer: object, shape: tuple[int, int], *, task: str) -> np.ndarray:
+    """What a probability function returned as float32 [B,K]. Raises InputError when it is no probabilities."""
+    try:
+        p = np.asarray(answer, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"the probability function must return {shape} values in [0,1]; found {type(answer).__name__} ({error}); "
+            "return a float array."
+        ) from None
+    if p.shape != shape or not np.isfinite(p).all() or p.min(initial=0) < 0 or p.max(initial=0) > 1 + 1e-4:
+        range_found = "" if p.size == 0 else f", {p.min():.3g} to {p.max():.3g}"
+        raise InputError(
+            f"the probability function must return {shape} values in [0,1]; found shape {p.shape}{range_found}; "
+            "return probabilities, not logits."
+        )
+    sums = p.sum(axis=1, dtype=np.float64)
+    if task != "multilabel" and len(p) and np.abs(sums - 1).max() > SUM_SLACK:
+        worst = int(np.abs(sums - 1).argmax())
+        raise InputError(
+            f"the probabilities of an image must sum to 1 over the classes; found {sums[worst]:.4g} (image {worst} of "
+            "the batch); apply a softmax, or give task='multilabel' when classes do not exclude each other."
+        )
+    return p.clip(max=1.0)

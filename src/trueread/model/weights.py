@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 import warnings
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise InputError(f"{path} must hold a state dict (names and tensors); found {type(content).__name__}.")
+        raise InputError(
+            f"{path} must hold a state dict (names and tensors); found {type(content).__name__}; save "
+            "`model.state_dict()`."
+        )
     return content
 
 
@@ -49,6 +53,11 @@ def load_tensors(path: Path) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the pickle's protocol; what matters is said in the error
             return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:  # torch's own words are about its options
+        raise InputError(
+            f"{path} is not a readable weights file (it holds something else than tensors, and code in it is never "
+            "run); save `model.state_dict()` alone, or copy the file again."
+        ) from None
     except Exception as error:  # broken bytes fail in a dozen ways, from struct.error to AssertionError
         raise InputError(_unreadable(path, error)) from None
 

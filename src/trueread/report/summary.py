@@ -12,6 +12,12 @@ from trueread.errors import InputError, unknown
 SUMMARY = "summary.json"
 
 Json = dict[str, Any]
+Kind = type | tuple[type, ...]
+
+KINDS: dict[str, Kind] = {  # of what is read without looking; lists are of mappings
+    "cohort": dict, "methods": list, "differences": list, "gallery": list, "thresholds": dict, "audit_sources": dict,
+    "environment": dict, "seconds": (int, float), "resamples": int,
+}  # fmt: skip
 
 
 def read_summary(folder: str | Path) -> Json:
@@ -26,12 +32,25 @@ def read_summary(folder: str | Path) -> Json:
         )
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, a number without end, or nested without end
         raise InputError(f"{path} is not valid JSON ({error}); run the study again to write it anew.") from None
     missing = [k for k in ("title", "cohort", "methods") if not isinstance(summary, dict) or not summary.get(k)]
     if missing:
         raise InputError(f"{path} must have title, cohort and methods; '{missing[0]}' is missing. Run the study again.")
+    odd = next((k for k, v in summary.items() if not _is_written_so(k, v)), None)
+    if odd is not None:
+        raise InputError(f"{path} was edited: its '{odd}' is not what a run writes. Run the study again.")
     return summary
+
+
+def _is_written_so(key: str, value: Any) -> bool:
+    """False when a run would not write such a value: a list instead of a mapping, say."""
+    kind = KINDS.get(key)
+    if kind is None or (value is None and key not in ("cohort", "methods")):
+        return True
+    listed = value if isinstance(value, list) else []
+    named = key != "methods" or all(isinstance(m, dict) and isinstance(m.get("name"), str) for m in listed)
+    return isinstance(value, kind) and all(isinstance(entry, dict) for entry in listed) and named
 
 
 def method_named(summary: Json, name: str) -> Json:

@@ -1,12 +1,15 @@
-"""The scorecard on a terminal: the same rows and words as the page, at any width, with or without colours."""
+"""Scorecard and findings on a terminal: the same rows and words as the page, with or without colours."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from trueread.audit.finding import Finding
 from trueread.report.scorecard import SIGNS, ScoreRow, grouped, rule_text, scorecard, verdict_sentence
 from trueread.report.summary import Json, threshold_of
 from trueread.report.words import p_phrase, reason
@@ -31,6 +34,21 @@ def print_scorecard(summary: Json, console: Console | None = None) -> None:
     console.print()
     for method in summary["methods"]:
         console.print(Text(verdict_sentence(summary, method["name"])))
+
+
+def print_findings(findings: Sequence[Finding]) -> None:
+    """Print each finding of one model: its headline with the verdict, the other measures and the notes below it."""
+    for finding in findings:
+        headline = finding.headline
+        if headline is None:
+            print(f"{finding.audit}: not measured, because {finding.reason}")
+            continue
+        against = f" (threshold {finding.threshold:g})" if finding.threshold is not None else ""
+        print(f"{finding.audit}: {headline.title} {headline.estimate}, {finding.verdict}{against}")
+        for measure in list(finding.measures.values())[1:]:
+            print(f"  {measure.title} {measure.estimate}")
+        for note in finding.notes:
+            print(f"  {note}")
 
 
 def _table(rows: list[ScoreRow], *, width: int) -> Table:

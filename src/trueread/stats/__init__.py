@@ -1,5 +1,6 @@
-"""Numbers with their uncertainty: patient-clustered bootstrap, metrics, calibration, DeLong, paired comparison."""
+"""Numbers with their uncertainty: patient-clustered bootstrap, metrics, calibration, DeLong, comparison, links."""
 
+from trueread.stats.association import Links, concordance, cramers_v, linked, linked_together, mean_over_cells
 from trueread.stats.bootstrap import (
     Statistic,
     average,
@@ -32,6 +33,7 @@ __all__ = [
     "TASKS",
     "Comparison",
     "Estimate",
+    "Links",
     "Metric",
     "ReliabilityTable",
     "Statistic",
@@ -44,8 +46,10 @@ __all__ = [
     "check_probabilities",
     "choose_threshold",
     "cluster_weights",
+    "concordance",
     "confusion_matrices",
     "confusion_matrix",
+    "cramers_v",
     "decide",
     "delong",
     "delong_test",
@@ -53,6 +57,9 @@ __all__ = [
     "fit_temperature",
     "holm",
     "holm_adjusted",
+    "linked",
+    "linked_together",
+    "mean_over_cells",
     "mean_over_seeds",
     "on_rows",
     "paired_difference",

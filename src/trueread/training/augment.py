@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 
@@ -54,37 +55,55 @@ def recipe_for(augment: str, modality: str) -> tuple[str, Recipe]:
     return name, known[name]
 
 
-def augment_batch(images: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
-    """Augmented copies of images float [B,C,H,W] or [B,C,D,H,W] in [0,1]; the result stays in [0,1].
+@dataclass(frozen=True)
+class Draws:
+    """Random numbers for `total` images, of which those of `mine` are used.
 
-    generator: on the images' device; the same state gives the same augmentation.
+    Several processes that share a batch draw for all of it, and so give each image what one process would have given
+    it. generator: on the images' device; the same state gives the same augmentation.
     """
-    move = draw_move(images, recipe, generator)
-    return recolour(images if move is None else apply_move(images, move), recipe, generator)
+
+    generator: torch.Generator
+    total: int
+    mine: slice = field(default_factory=lambda: slice(None))
+
+    def unit(self, *shape: int) -> Tensor:
+        """Uniform in [0,1), float [B,*shape]."""
+        return torch.rand(self.total, *shape, generator=self.generator, device=self.generator.device)[self.mine]
+
+    def around_zero(self, half_width: float) -> Tensor:
+        """Uniform in [-half_width, half_width), float [B]."""
+        return (self.unit() * 2 - 1) * half_width
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal, float [B,*shape]."""
+        return torch.randn(self.total, *shape, generator=self.generator, device=self.generator.device)[self.mine]
 
 
-def _uniform(n: int, half_width: float, generator: torch.Generator, device: torch.device) -> Tensor:
-    return (torch.rand(n, generator=generator, device=device) * 2 - 1) * half_width
+def augment_batch(images: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
+    """Augmented copies of images float [B,C,H,W] or [B,C,D,H,W] in [0,1]; the result stays in [0,1]."""
+    draws = Draws(generator, len(images))
+    move = draw_move(images, recipe, draws)
+    return recolour(images if move is None else apply_move(images, move), recipe, draws)
 
 
-def draw_move(images: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor | None:
+def draw_move(images: Tensor, recipe: Recipe, draws: Draws) -> Tensor | None:
     """Each image's own rotation (in the H-W plane), scale, shift and flip as an affine matrix [B,d,d+1]; None when the
     recipe moves nothing. It belongs to the image, so that its mask can be moved along.
     """
     if not recipe.moves:
         return None
-    b, device = len(images), images.device
-    angle = _uniform(b, math.radians(recipe.rotate_degrees), generator, device)
-    scale = 1 + _uniform(b, recipe.scale, generator, device)
-    shift_x = _uniform(b, 2 * recipe.translate, generator, device)
-    shift_y = _uniform(b, 2 * recipe.translate, generator, device)
-    flips = torch.rand(b, 2, generator=generator, device=device)
+    angle = draws.around_zero(math.radians(recipe.rotate_degrees))
+    scale = 1 + draws.around_zero(recipe.scale)
+    shift_x = draws.around_zero(2 * recipe.translate)
+    shift_y = draws.around_zero(2 * recipe.translate)
+    flips = draws.unit(2)
     flip_x = 1 - 2 * (flips[:, 0] < recipe.flip_horizontal).float()
     flip_y = 1 - 2 * (flips[:, 1] < recipe.flip_vertical).float()
     h, w = images.shape[-2:]
     cos, sin = angle.cos() / scale, angle.sin() / scale
     dims = images.ndim - 2
-    theta = torch.zeros(b, dims, dims + 1, device=device)
+    theta = torch.zeros(len(images), dims, dims + 1, device=images.device)
     theta[:, 0, 0], theta[:, 0, 1], theta[:, 0, dims] = cos * flip_x, -sin * (h / w) * flip_y, shift_x
     theta[:, 1, 0], theta[:, 1, 1], theta[:, 1, dims] = sin * (w / h) * flip_x, cos * flip_y, shift_y
     if dims == 3:
@@ -98,25 +117,23 @@ def apply_move(images: Tensor, theta: Tensor) -> Tensor:
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
-def recolour(images: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
+def recolour(images: Tensor, recipe: Recipe, draws: Draws) -> Tensor:
     """Contrast about the image's own mean, brightness, gamma, saturation and noise, then back into [0,1]."""
-    b, device = len(images), images.device
-    shape = (b, *(1 for _ in images.shape[1:]))
+    shape = (len(images), *(1 for _ in images.shape[1:]))
     if recipe.contrast or recipe.brightness:
-        gain = 1 + _uniform(b, recipe.contrast, generator, device).view(shape)
-        offset = _uniform(b, recipe.brightness, generator, device).view(shape)
+        gain = 1 + draws.around_zero(recipe.contrast).view(shape)
+        offset = draws.around_zero(recipe.brightness).view(shape)
         mean = images.flatten(1).mean(1).view(shape)
         images = torch.addcmul(mean * (1 - gain) + offset, images, gain)
     if recipe.saturation and images.shape[1] == 3:
-        weight = torch.tensor(GREY, device=device).view(1, 3, *(1 for _ in images.shape[2:]))
-        grey = (images * weight).sum(1, keepdim=True)
-        images = torch.lerp(grey, images, 1 + _uniform(b, recipe.saturation, generator, device).view(shape))
+        red, green, blue = (images[:, i : i + 1] * w for i, w in enumerate(GREY))  # not a tensor: it would be copied
+        grey = red + green + blue
+        images = torch.lerp(grey, images, 1 + draws.around_zero(recipe.saturation).view(shape))
     if recipe.noise:
-        sigma = torch.rand(b, generator=generator, device=device).view(shape) * recipe.noise
-        noise = torch.randn(images.shape, generator=generator, device=device)
-        images = torch.addcmul(images, noise, sigma)
+        sigma = draws.unit().view(shape) * recipe.noise
+        images = torch.addcmul(images, draws.normal(*images.shape[1:]), sigma)
     images = images.clamp(0, 1)
     if recipe.gamma:
-        exponent = 1 + _uniform(b, recipe.gamma, generator, device).view(shape)
+        exponent = 1 + draws.around_zero(recipe.gamma).view(shape)
         images = images.clamp_min(1e-6) ** exponent
     return images

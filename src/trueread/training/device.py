@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-import os
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from trueread.errors import InputError
+from trueread.training.processes import processes
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -63,23 +65,35 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 
+@contextmanager
+def forward_pass(device: torch.device, precision: str) -> Iterator[None]:
+    """The context of a training forward pass: `precision`, and batch norms that see the batch of all processes."""
+    with processes().shared_batch_norm(), autocast(device, precision):
+        yield
+
+
 def make_fabric(device: Accelerator, precision: Precision, *, volumes: bool = False) -> Fabric:
-    """A launched Fabric on one process. Raises InputError when torchrun or SLURM started several."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError("training runs in one process, but WORLD_SIZE is above 1; start it without torchrun.")
+    """A launched Fabric on this process's own device; `processes` does what several of them have to agree on."""
     from lightning.fabric import Fabric
+    from lightning.fabric.plugins.environments import LightningEnvironment
 
     for name in ("lightning.fabric", "lightning.pytorch"):  # device and precision are announced in our own words
         logging.getLogger(name).setLevel(logging.WARNING)
     chosen = choose_device(device)
     plan = _FABRIC_PRECISION[choose_precision(precision, chosen, volumes=volumes)]
-    fabric = Fabric(accelerator=chosen.type, devices=1, precision=plan)  # type: ignore[arg-type]
+    mine: Any = [processes().local_rank] if chosen.type == "cuda" else 1
+    fabric = Fabric(accelerator=chosen.type, devices=mine, precision=plan, plugins=LightningEnvironment())  # type: ignore[arg-type]
     fabric.launch()
     return fabric
 
 
 def describe(device: torch.device, precision: str) -> str:
     """One phrase for the log: "CPU, 2 threads, bf16"."""
+    size = processes().size
+    return f"{size} processes, each {_one(device, precision)}" if size > 1 else _one(device, precision)
+
+
+def _one(device: torch.device, precision: str) -> str:
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, {precision}"
     if device.type == "cpu":

@@ -15,29 +15,43 @@ from trueread.stats.calibration import fit_temperature
 from trueread.stats.threshold import choose_threshold
 from trueread.training.batches import ImageStore, batch_slices
 from trueread.training.device import autocast
+from trueread.training.processes import Processes
 
-LARGEST_BATCH, PIXELS_AT_ONCE = 256, 2**22  # 4 million pixels or voxels: 83 images of 224 px, 16 volumes of 64^3
+LARGEST_BATCH = {"cpu": 256}  # where more only fills the cache; a GPU is left waiting by less than 2048
+PIXELS_AT_ONCE = 2**22  # 4 million pixels or voxels: 83 images of 224 px, 16 volumes of 64^3
 
 
-def evaluation_batch(spatial: tuple[int, ...]) -> int:
+def evaluation_batch(spatial: tuple[int, ...], device: torch.device) -> int:
     """Images per forward pass: as many as keep the network's maps in bounded memory, whatever their size."""
-    return max(1, min(LARGEST_BATCH, PIXELS_AT_ONCE // math.prod(spatial)))
+    return max(1, min(LARGEST_BATCH.get(device.type, 2048), PIXELS_AT_ONCE // math.prod(spatial)))
 
 
 @torch.no_grad()
-def predict_logits(classifier: Classifier, store: ImageStore, rows: np.ndarray, *, precision: str = "fp32") -> Tensor:
-    """Logits float32 [n,K], on the CPU, of the cohort's images at `rows`, without augmentation, in eval mode."""
+def predict_logits(
+    classifier: Classifier,
+    store: ImageStore,
+    rows: np.ndarray,
+    *,
+    precision: str = "fp32",
+    together: Processes | None = None,
+) -> Tensor:
+    """Logits float32 [n,K], on the CPU, of the cohort's images at `rows`, without augmentation, in eval mode.
+
+    together: processes that all call this with the same rows, share the work and all get all logits.
+    """
+    together = together or Processes()
+    mine = rows[together.share(len(rows))]
     was_training = classifier.training
     classifier.eval()
-    logits = torch.empty(len(rows), len(classifier.card.classes))
+    logits = [torch.empty(0, len(classifier.card.classes), device=store.device)]
     with autocast(store.device, precision):
-        for part in batch_slices(len(rows), evaluation_batch(store.images.shape[2:])):
-            images = store.batch(rows[part])
+        for part in batch_slices(len(mine), evaluation_batch(store.images.shape[2:], store.device)):
+            images = store.batch(mine[part])
             if images.ndim == 4:
                 images = images.contiguous(memory_format=torch.channels_last)
-            logits[part] = classifier(images).logits.float().cpu()
+            logits.append(classifier(images, trusted=True).logits.float())
     classifier.train(was_training)
-    return logits
+    return together.gathered(torch.cat(logits), len(rows)).cpu()
 
 
 def predict_probabilities(predictor: Predictor, cohort: Cohort, rows: np.ndarray | None = None) -> np.ndarray:
@@ -54,7 +68,7 @@ def predict_probabilities(predictor: Predictor, cohort: Cohort, rows: np.ndarray
     store = ImageStore(cohort, torch.device("cpu"))
     parts = [
         predictor.probabilities(store.batch(rows[part]))
-        for part in batch_slices(len(rows), evaluation_batch(store.images.shape[2:]))
+        for part in batch_slices(len(rows), evaluation_batch(store.images.shape[2:], store.device))
     ]
     return torch.cat(parts).float().cpu().numpy()
 

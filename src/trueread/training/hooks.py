@@ -7,6 +7,7 @@ minimisation (ERM).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from trueread.model.classifier import Classifier, Output
 from trueread.training.augment import apply_move
 from trueread.training.batches import ImageStore
 from trueread.training.config import TrainConfig
-from trueread.training.device import autocast
+from trueread.training.device import forward_pass
 from trueread.training.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -53,9 +54,9 @@ class Setup:
     folder: Path | None = None
     precision: str = "fp32"
 
-    def autocast(self) -> torch.autocast:
+    def autocast(self) -> AbstractContextManager[None]:
         """The run's precision for the forward passes of a method's own training; outside of it, they are float32."""
-        return autocast(self.device, self.precision)
+        return forward_pass(self.device, self.precision)
 
     def train_labels(self) -> Tensor:
         """Given labels of the training split: int64 [N] or float32 [N,K]."""
@@ -95,11 +96,11 @@ class Step:
     move: Tensor | None = None
     notes: dict[str, Any] = field(default_factory=dict)
 
-    def autocast(self) -> torch.autocast:
+    def autocast(self) -> AbstractContextManager[None]:
         """The run's precision for further forward passes (a teacher's, an attack's). The hooks themselves run in
         float32, where sums and second derivatives keep their digits.
         """
-        return autocast(self.images.device, self.precision)
+        return forward_pass(self.images.device, self.precision)
 
     def masks(self) -> Tensor | None:
         """float [B,1,...] in [0,1]: the images' masks (see `Cohort.masks`), moved along with them; None without any."""
@@ -125,6 +126,8 @@ class Hooks:
     """A method, as the loop sees it. Override what the idea needs."""
 
     taps: tuple[str, ...] = ()  # intermediate maps the training's forward pass should bring along
+    replayable: bool = False  # True: within a step, these hooks are tensor operations on the device and nothing else;
+    # they read neither `rows` nor `epoch` nor `done`, and what they keep stays in place. See `training.replay`.
 
     def prepare(self, setup: Setup) -> None:
         """Once, before the first step: train a teacher, pretrain the backbone, estimate a prior."""
@@ -146,7 +149,9 @@ class Hooks:
         return cross_entropy(step.logits, step.targets, multilabel=step.multilabel)
 
     def weights(self, step: Step) -> Tensor | None:
-        """Weight of each sample, float [B] >= 0; None is one. The batch's loss is divided by their sum."""
+        """Weight of each sample, float [B] >= 0, a constant to the gradient; None is one. The batch's loss is divided
+        by their sum.
+        """
         return None
 
     def penalty(self, step: Step) -> dict[str, Tensor]:
@@ -182,7 +187,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, *, multilabel: bool = False) 
     unknown).
     """
     if not multilabel:
-        return -(targets * F.log_softmax(logits, dim=1)).sum(1)
+        return F.cross_entropy(logits, targets, reduction="none")
     known = ~targets.isnan()
     loss = F.binary_cross_entropy_with_logits(logits, targets.nan_to_num(0.0), reduction="none")
     return (loss * known).sum(1) / known.sum(1).clamp_min(1)

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trueread.training.processes import Processes
+
 
 class Ledger:
     """Loss and probability of the given label for each of N training samples, by epoch.
@@ -15,7 +17,7 @@ class Ledger:
     loss, probability: float32 [epochs,N]; nan where a sample was not seen, or has no known label. Both are measured on
     the batch as the network saw it (augmented, in training mode), against the given label whatever the method trains
     on. For multilabel, the loss is the mean over known labels, the probability the geometric mean of theirs.
-    epoch: the one being filled; epochs: how many there will be.
+    epoch: the one being filled; epochs: how many there will be. Its row is filled when the epoch closes.
     """
 
     def __init__(self, rows: Tensor, labels: Tensor, *, epochs: int) -> None:
@@ -23,18 +25,39 @@ class Ledger:
         self.loss = torch.full((epochs, len(rows)), torch.nan)
         self.probability = torch.full((epochs, len(rows)), torch.nan)
         self.epoch = 0
+        self._now: Tensor | None = None  # losses of the epoch being filled, where the batches are
+        self._open = False
+
+    def open(self, epoch: int, device: torch.device) -> None:
+        """Go on with entries for `epoch`, which stay on `device` until it closes: fetching them would make a GPU wait
+        in every step.
+        """
+        self.epoch, self._open = epoch, True
+        if self._now is None:
+            self._now = torch.empty(len(self), device=device)
+        self._now.copy_(self.loss[epoch])
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def record(self, index: Tensor, loss: Tensor) -> None:
-        """Enter a batch. index: int64 [B] positions in the ledger. loss: float [B], cross-entropy of the given
-        label.
+        """Enter a batch of the open epoch. index: int64 [B] positions in the ledger. loss: float [B], cross-entropy of
+        the given label.
         """
-        loss = loss.detach().float().cpu()
-        index = index.cpu()
-        self.loss[self.epoch, index] = loss
-        self.probability[self.epoch, index] = torch.exp(-loss)
+        assert self._now is not None, "open the epoch first"
+        self._now[index.to(self._now.device, non_blocking=True)] = loss.detach().float()
+
+    def close(self, together: Processes | None = None) -> None:
+        """Bring what was entered since into `loss` and `probability`, from all processes that train `together`."""
+        if not self._open or self._now is None:
+            return
+        loss = self._now
+        if together is not None and together.size > 1:
+            seen = together.sum((~loss.isnan()).float())
+            loss = together.sum(loss.nan_to_num(0.0)) / seen  # 0 / 0 where no process has seen it
+        self.loss[self.epoch] = loss.cpu()
+        self.probability[self.epoch] = torch.exp(-self.loss[self.epoch])
+        self._open = False
 
     def smoothed_loss(self, beta: float = 0.7) -> Tensor:
         """Exponential moving average of the loss over the epochs so far, float32 [N]; nan for samples never seen.

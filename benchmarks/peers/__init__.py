@@ -1,0 +1,1 @@
+"""What trueread is measured against: written in the style of others, or bare of everything."""

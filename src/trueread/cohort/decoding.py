@@ -1,0 +1,230 @@
+"""Many image files at once: decoded in threads, in order, and gathered into one array with the broken ones listed."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import numpy as np
+import pandas as pd
+
+from trueread.cohort.decode import Fit, Picture, Unreadable, decode_image, decode_mask
+from trueread.cohort.mapped import Known
+from trueread.errors import InputError
+from trueread.progress import track
+
+T = TypeVar("T")
+R = TypeVar("R")
+Job = tuple[str, str | None]  # an image file, and its mask if it has one
+
+OUTCOME = np.dtype([("aspect", "<f8"), ("white", "<u2"), ("brightest", "<u2")])  # white 0: it could not be read
+COLOUR_TOLERANCE = 2  # grey levels between the channels of a grey image that was stored as a colour JPEG
+COLOUR_SAMPLE = 64  # images looked at to tell whether a cohort has colour
+CHUNK = 16  # images per task: handing over single ones costs a fifth of the time
+CHUNK_BYTES = 2**22  # and at most so many of pixels, because some tasks' results wait for those before them
+AHEAD = 2  # tasks per thread that are done or queued before they are asked for
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How files become rows of an array: uint8 or uint16 [C,S,S], and uint8 [S,S] of masks when there are any."""
+
+    size: int
+    channels: Literal[1, 3]
+    fit: Fit
+    masks: bool = False
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return (self.channels, self.size, self.size)
+
+    @property
+    def row_bytes(self) -> int:
+        """Of an image at 8 bits and its mask."""
+        return self.size**2 * (self.channels + self.masks)
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What `read_images` returns.
+
+    images:  uint8 or uint16 [M,C,S,S], in memory or memory-mapped.
+    kept:    int64 [M], ascending: which of the given paths the rows are.
+    omitted: `path` and `reason` of the others, indexed by their position among the given paths.
+    white:   the stored intensity that becomes 1.0: 255, or 65535 when any image has 16 bits.
+    aspects: float64 [M], width / height of the originals.
+    whites:  int64 [M], the white of each image's own file, before it was scaled: 255 or 65535.
+    brightest: int64 [M], the largest value in each row of `images`.
+    masks:   uint8 [M,S,S], 1 where marked; None when none were asked for.
+    known:   what need not be measured again of arrays that come from the cache.
+    """
+
+    images: np.ndarray
+    kept: np.ndarray
+    omitted: pd.DataFrame
+    white: int
+    aspects: np.ndarray
+    whites: np.ndarray
+    brightest: np.ndarray
+    masks: np.ndarray | None = None
+    known: tuple[Known, ...] = field(default=())
+
+
+def decode(job: Job, recipe: Recipe) -> Picture | Unreadable:
+    """An image, with its mask when the recipe has masks, or why not. Call it inside `pillow_ready`."""
+    try:
+        image, mask = job
+        size, fit = recipe.size, recipe.fit
+        picture = decode_image(Path(image), size=size, channels=recipe.channels, fit=fit)
+        if not recipe.masks:
+            return picture
+        try:
+            marked = decode_mask(None if mask is None else Path(mask), size=size, fit=fit, aspect=picture.aspect)
+        except Unreadable as reason:  # an unread mask is no empty mask
+            return Unreadable(f"mask: {reason}")
+        return picture._replace(mask=marked.pixels)
+    except Unreadable as reason:
+        return reason
+
+
+def decode_to_memory(jobs: Sequence[Job], recipe: Recipe, *, tolerated: float, what: str) -> Decoded:
+    """All readable images in one array. Raises InputError when they do not fit in memory, and as `decoded` does."""
+    _refuse_too_large(len(jobs), recipe)
+    images = InMemory(len(jobs), recipe.shape)
+    masks = np.empty((len(jobs), recipe.size, recipe.size), np.uint8) if recipe.masks else None
+    outcomes, reasons = np.zeros(len(jobs), OUTCOME), {}
+    pictures = in_threads(lambda job: decode(job, recipe), jobs, bytes_each=recipe.row_bytes, what=what)
+    for position, picture in enumerate(pictures):
+        if isinstance(picture, Unreadable):
+            reasons[position] = str(picture)
+            continue
+        outcomes[position] = outcome_of(picture)
+        if masks is not None and picture.mask is not None:
+            masks[images.n] = picture.mask
+        images.append(picture.pixels)
+    kept = None if masks is None else masks[: images.n]
+    return decoded(jobs, outcomes, reasons, images.rows(), kept, tolerated=tolerated)
+
+
+def outcome_of(picture: Picture) -> tuple[float, int, int]:
+    """(aspect, white, brightest) of a picture at the depth of its own file, for a row of `OUTCOME`."""
+    return picture.aspect, int(np.iinfo(picture.pixels.dtype).max), int(picture.pixels.max())
+
+
+def decoded(
+    jobs: Sequence[Job], outcomes: np.ndarray, reasons: Mapping[int, str], images: np.ndarray,
+    masks: np.ndarray | None, *, tolerated: float, known: tuple[Known, ...] = (),
+) -> Decoded:  # fmt: skip
+    """The result of reading, from what came of each job. outcomes: of a type that has the fields of `OUTCOME`.
+
+    Raises InputError when more than `tolerated` of the files cannot be read, or all of them.
+    """
+    kept = np.flatnonzero(outcomes["white"])
+    omitted = pd.DataFrame(
+        {"path": [jobs[i][0] for i in sorted(reasons)], "reason": [reasons[i] for i in sorted(reasons)]},
+        index=sorted(reasons), dtype=str,
+    )  # fmt: skip
+    if len(omitted) > tolerated * len(jobs) or not len(kept):
+        first = "; ".join(f"{path}: {reason}" for path, reason in omitted.head(5).itertuples(index=False))
+        raise InputError(f"{len(omitted)} of {len(jobs)} files cannot be read ({first}); check the path and the files.")
+    white = int(np.iinfo(images.dtype).max)
+    whites = outcomes["white"][kept].astype(np.int64)
+    brightest = outcomes["brightest"][kept] * (white // whites)
+    return Decoded(images, kept, omitted, white, outcomes["aspect"][kept], whites, brightest, masks, known)
+
+
+class InMemory:
+    """Rows put one after the other into an array that is uint8 until the first row of 16 bits comes.
+
+    From then on all are uint16, and 8-bit ones are scaled by 257, so that white is 65535 for both.
+    """
+
+    def __init__(self, capacity: int, shape: tuple[int, ...]) -> None:
+        self.images, self.n = np.empty((capacity, *shape), np.uint8), 0
+
+    def append(self, pixels: np.ndarray) -> None:
+        if pixels.dtype == np.uint16 and self.images.dtype == np.uint8:
+            self.images = _widened(self.images, self.n)
+        self.images[self.n] = pixels
+        if pixels.dtype != self.images.dtype:
+            self.images[self.n] *= 257
+        self.n += 1
+
+    def rows(self) -> np.ndarray:
+        return self.images[: self.n]
+
+
+def _widened(images: np.ndarray, n: int) -> np.ndarray:
+    """uint16, the first n rows 257 times what they were. In place, or the cohort would be in memory one and a half
+    times: the block grows at its end, and rows move towards it, the last one first.
+    """
+    shape, row = images.shape, images[0].size
+    images.resize(2 * images.size, refcheck=False)  # no one else has seen this array
+    wide = images.view(np.uint16)
+    step = max(1, CHUNK_BYTES // row)
+    for start in range((n - 1) // step * step, -1, -step):
+        stop = min(start + step, n)
+        wide[start * row : stop * row] = images[start * row : stop * row].astype(np.uint16) * 257
+    return wide.reshape(shape)
+
+
+def channels_of(jobs: Sequence[Job], *, size: int, fit: Fit) -> Literal[1, 3]:
+    """3 when any of up to 64 images spread over the jobs has colour, else 1."""
+    recipe = Recipe(size, 3, fit)
+    sample = [jobs[i] for i in np.unique(np.linspace(0, len(jobs) - 1, COLOUR_SAMPLE).astype(int))]
+    for picture in in_threads(lambda job: decode(job, recipe), sample, bytes_each=recipe.row_bytes):
+        if isinstance(picture, Picture) and np.ptp(picture.pixels.astype(np.int32), axis=0).max() > COLOUR_TOLERANCE:
+            return 3
+    return 1
+
+
+def in_threads(
+    work: Callable[[T], R], jobs: Sequence[T], *, bytes_each: int = 0, what: str = "", before: int = 0
+) -> Iterator[R]:
+    """`work` of each job, in order. Threads do: Pillow and hashlib release the interpreter lock while they compute.
+
+    bytes_each: size of a result; whoever takes them slowly then does not fill the memory with those that wait.
+    what: words beside the progress bar, or "" for none. before: jobs that were done earlier, for the bar.
+    """
+    size = CHUNK if bytes_each == 0 else max(1, min(CHUNK, CHUNK_BYTES // bytes_each))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = min(2 * cores, 32)
+    pool = ThreadPoolExecutor(max_workers=threads)
+
+    def chunk(start: int) -> list[R]:
+        return [work(job) for job in jobs[start : start + size]]
+
+    def in_order() -> Iterator[list[R]]:
+        waiting: deque[Future[list[R]]] = deque()
+        for start in range(0, len(jobs), size):
+            waiting.append(pool.submit(chunk, start))
+            if len(waiting) > AHEAD * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+    try:
+        results = chain.from_iterable(in_order())
+        yield from track(results, what=what, total=before + len(jobs), before=before) if what else results
+    finally:
+        pool.shutdown(cancel_futures=True)  # so that Ctrl-C does not wait for the rest of the cohort
+
+
+def _refuse_too_large(n: int, recipe: Recipe) -> None:
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # not told on this system: the allocation itself will fail
+        return
+    needed = n * recipe.row_bytes
+    if needed > memory:
+        each = " x ".join(str(side) for side in recipe.shape)
+        raise InputError(
+            f"{n} images of {each} need {needed / 2**30:.0f} GiB, but this machine has {memory / 2**30:.0f} GiB "
+            "of memory; choose a smaller size or fewer images."
+        )
