@@ -62,15 +62,32 @@ class TestSentences:
     @pytest.mark.parametrize(
         ("values", "expected"),
         [
-            ({"train": {"epochs": "ten"}}, "'train.epochs' must be a valid integer, unable to parse .*; found 'ten'."),
-            ({"train": {"epochs": 1.5}}, "'train.epochs' must be a valid integer, .* found 1.5."),
-            ({"train": {"learning_rate": 0}}, "'train.learning_rate' must be greater than 0; found 0."),
-            ({"train": 3}, "'train' must be a valid dictionary .*; found 3."),
-            ({"sizes": ["a", "b"]}, r"'sizes.0' must be a valid integer, .* found 'a'. \(1 more like it.\)"),
-            ({"sizes": []}, "'sizes' must have at least 1 item .*; found \\[\\]."),
-            ({"name": "A b"}, r"'name' must match pattern '\^\[a-z\]\+\$'; found 'A b'."),
-            ({"audits": 5}, r"'audits' must be a valid string; found 5. \(1 more like it.\)"),
-            ({"limit": "high"}, "'limit' must be a valid number, .* found 'high'."),
+            (
+                {"train": {"epochs": "ten"}},
+                "'train.epochs' must be a valid integer, unable to parse .*; found 'ten'. "
+                "Change it, or leave it out for 3.",
+            ),
+            (
+                {"train": {"epochs": 1.5}},
+                "'train.epochs' must be a valid integer, .* found 1.5. Change it, or leave it out for 3.",
+            ),
+            (
+                {"train": {"learning_rate": 0}},
+                "'train.learning_rate' must be greater than 0; found 0. Change it, or leave it out for 0.1.",
+            ),
+            ({"train": 3}, "'train' must be a valid dictionary .*; found 3. Change it."),
+            (
+                {"sizes": ["a", "b"]},
+                r"'sizes.0' must be a valid integer, .* found 'a' \(and 1 more like it\). Change it.",
+            ),
+            ({"sizes": []}, "'sizes' must have at least 1 item .*; found \\[\\]. Change it."),
+            (
+                {"name": "A b"},
+                r"'name' must match pattern '\^\[a-z\]\+\$'; found 'A b'. "
+                "Change it, or leave it out for 'x'.",
+            ),
+            ({"audits": 5}, r"'audits' must be a valid string; found 5. Put it in quotes."),
+            ({"limit": "high"}, "'limit' must be a valid number, .* found 'high'. Change it, or leave it out."),
         ],
     )
     def test_a_wrong_value_is_named_with_what_was_expected_and_found(self, values, expected):

@@ -123,13 +123,13 @@ class TestSeriousness:
     @pytest.mark.slow
     @pytest.mark.parametrize("share", [0.5, 0.1, 0.05])
     def test_no_more_than_one_null_cohort_in_twenty_alarms(self, share):
-        """80 cohorts of 600 images and three attributes, three questions of each. 8 of 80 is exceeded in 2 % of runs at
+        """50 cohorts of 600 images and three attributes, three questions of each. 6 of 50 is exceeded in 1 % of runs at
         a rate of 5 %."""
         alarms = 0
-        for seed in range(80):
+        for seed in range(50):
             table = Attributes(permutations=300).run(studied(n=600, share=share, seed=seed + 100), seed=seed).table
             alarms += bool((table[["tells p", "read p", "loss p"]] <= 0.05).any(axis=None))
-        assert alarms <= 8
+        assert alarms <= 6
 
 
 class TestTellingTheLabel:
@@ -250,7 +250,7 @@ class TestProbe:
             won += n * sk.roc_auc_score(target[test], ridge.predict(standardised(x)[test]))
             pairs += n
         found = told_together(x, target, clusters, seed=3)
-        assert found.value == pytest.approx(won / pairs, abs=1e-3)
+        assert found.value == pytest.approx(won / pairs, abs=1e-6)
         assert found.low < found.value < found.high
 
     @pytest.mark.parametrize("share", [0.5, 0.04])

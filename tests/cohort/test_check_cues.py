@@ -12,11 +12,12 @@ import pytest
 from tiny import tiny_cohort
 from trueread.cohort import load_cohort
 from trueread.cohort.check import Seriousness, run_check
-from trueread.cohort.check.cues import TOGETHER, Cues, strongest
+from trueread.cohort.check.cues import OF_TOGETHER, TOGETHER, Cues, joint, links, strongest
 from trueread.cohort.check.properties import PROPERTIES, area_means, measure, thumbnails, varying_properties
 from trueread.cohort.check.targets import in_splits, n_of_the_rarer, targets_of, with_enough_patients
 from trueread.cohort.cohort import Cohort
 from trueread.errors import NotMeasured
+from trueread.stats import linked
 
 
 def cohort_of(images: np.ndarray, labels: np.ndarray | None = None, **parts: object) -> Cohort:
@@ -211,6 +212,22 @@ class TestPlanted:
         assert means[shown["yes"]].min() > means[shown["no"]].max()
         assert len({r // 2 for r in shown["yes"]}) == len(shown["yes"])  # one image a patient
 
+    def test_where_it_is_lower_the_examples_are_dark(self):
+        images = noise(400)
+        images[300:] -= 0.15
+        labels = np.repeat([0, 1], [300, 100])
+        [first, *_] = asked(cohort_of(stored(images), labels)).concerns
+        assert "it is lower in yes" in first.title
+        [of_yes, of_no] = first.examples
+        means = images.mean(axis=(1, 2))
+        assert (of_yes.caption.split(" (")[0], of_no.caption.split(" (")[0]) == (
+            "yes, low brightness",
+            "no, high brightness",
+        )
+        assert set(labels[list(of_yes.rows)]) == {1}
+        assert means[list(of_yes.rows)].max() < means[labels == 1].mean()
+        assert means[list(of_no.rows)].min() > means[labels == 0].mean()
+
     @pytest.mark.parametrize(
         ("name", "plant"),
         [
@@ -348,6 +365,23 @@ class TestHonesty:
             table = Cues(permutations=400).run(cohort, seed=seed).table
             alarms += bool((table["p"] <= 0.05).any())
         assert alarms <= 9
+
+    def test_p_values_are_corrected_for_labels_splits_and_the_joint_test(self):
+        cohort = cohort_of(stored(noise(200)))
+        [target] = targets_of(cohort)
+        other = replace(target, label="another")
+        values, clusters = varying_properties(cohort), cohort.patient_codes()
+        one, three = (
+            links(values, targets, clusters, permutations=500, seed=0)
+            for targets in ([target], [target, other, replace(other, label="third")])
+        )
+        alone = linked(values.to_numpy(), target.values, clusters, permutations=500, seed=[0, *b"cues all yes"])
+        np.testing.assert_allclose(one["p"], np.minimum(alone.p_adjusted / (1 - OF_TOGETHER), 1))
+        np.testing.assert_allclose(three["p"][: len(one)], np.minimum(3 * one["p"], 1))
+        noisy = values.assign(brightness=values["brightness"] + 0.15 * target.values)  # or p would be 1 either way
+        [p] = joint(noisy, [target], clusters, permutations=500, seed=0)["p"]
+        assert 0 < p < 0.5
+        assert joint(noisy, [target, other], clusters, permutations=500, seed=0)["p"][0] == pytest.approx(2 * p)
 
     def test_images_of_a_patient_are_no_independent_evidence(self):
         """Six patients with the label happen to be bright, and have forty images each."""

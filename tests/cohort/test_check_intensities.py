@@ -56,7 +56,7 @@ def test_good_images_give_no_concern(phantom):
 class TestTable:
     def test_by_hand(self):
         images = np.zeros((3, 1, 10, 10), np.uint8)
-        images[0, 0, :4] = 255
+        images[0, 0, :7] = 255
         images[1] = 7
         images[2, 0] = np.arange(100).reshape(10, 10) + 20
         cohort = Cohort(
@@ -68,8 +68,8 @@ class TestTable:
         assert table["greatest"].tolist() == [255, 7, 119]
         assert table["range"].tolist() == [255, 0, 99]
         assert table["levels"].tolist() == [2, 1, 100]
-        assert table["one value"].tolist() == [0.6, 1.0, 0.01]
-        assert table["at white"].tolist() == [0.4, 0.0, 0.0]
+        assert table["one value"].tolist() == [0.7, 1.0, 0.01]
+        assert table["at white"].tolist() == [0.7, 0.0, 0.0]
         assert table["bright end"].tolist() == [255, 7, 20 + 98]
 
     def test_a_lively_channel_counts(self):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 from pictures import bomb, save, scene
 from PIL import Image, ImageFile, ImageOps
 
-from trueread.cohort import decoding
+from trueread.cohort import decode, decoding
 from trueread.cohort.decode import Unreadable, decode_mask, pillow_ready
 from trueread.cohort.decoding import InMemory, in_threads
 from trueread.cohort.read import depth_notes, read_image, read_images, white_levels
@@ -216,6 +218,32 @@ def test_more_than_half_broken_is_an_error_that_shows_five(tmp_path):
     assert [f"gone{i}.png" in str(caught.value) for i in range(8)] == [True] * 5 + [False] * 3
     with pytest.raises(InputError, match="no image to read"):
         read_images([], size=16)
+
+
+@pytest.mark.parametrize("ending", ["png", "tif", "jpg", "bmp", "webp", "gif", "jp2", "ppm"])
+def test_large_files_are_read_piece_by_piece_and_give_the_same(tmp_path, monkeypatch, ending):
+    path = save(tmp_path / f"a.{ending}", scene(90, 120, channels=3))
+    at_once = read_image(path, size=60, channels=3)
+    monkeypatch.setattr(decode, "IN_MEMORY_BYTES", 0)
+    np.testing.assert_array_equal(read_image(path, size=60, channels=3), at_once)
+    assert at_once.std() > 20
+
+
+@pytest.mark.parametrize("in_memory", [0, 2**26])
+def test_a_length_that_is_wrong_takes_no_memory(tmp_path, monkeypatch, in_memory):
+    """Python sets aside as many bytes as it is asked for, and Pillow asks for as many as the chunk claims."""
+    path = save(tmp_path / "a.png", scene())
+    raw = bytearray(path.read_bytes())
+    raw[raw.index(b"IDAT") - 4] = 0x40  # a gigabyte
+    path.write_bytes(raw)
+    monkeypatch.setattr(decode, "IN_MEMORY_BYTES", in_memory)
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(InputError):  # the pixels, or that they cannot be read
+            read_image(path, size=48, channels=1)
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

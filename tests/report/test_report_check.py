@@ -166,6 +166,7 @@ def test_what_people_write_is_text_and_never_markup(tmp_path: Path) -> None:
         assert " ".join(hostile.split()) in words(reader)
 
 
+@pytest.mark.slow
 def test_a_page_of_many_large_pictures_stays_below_five_megabytes_and_says_what_it_leaves_out(tmp_path: Path) -> None:
     """Noise in colour cannot be compressed: 8 concerns of 8 examples of 4 images would be twice as much."""
     generator = np.random.default_rng(0)

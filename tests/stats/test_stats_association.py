@@ -19,14 +19,12 @@ from trueread.stats.association import (
     chi_squared,
     concordance,
     cramers_v,
-    exchanged_rows,
     linked,
     linked_together,
     mean_over_cells,
     midranks,
-    p_values,
-    step_down,
 )
+from trueread.stats.permutation import exchanged_rows, p_values, step_down
 
 
 def patients(n_patients: int, *, most: int = 5, seed: int = 0) -> np.ndarray:

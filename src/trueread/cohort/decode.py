@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import os
 import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import BinaryIO, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -17,6 +19,7 @@ Fit = Literal["crop", "pad", "stretch"]
 MAX_PIXELS = 100_000_000  # a whole-slide image or a decompression bomb; neither may be decoded as one picture
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "PPM")  # not EPS: Pillow hands it to Ghostscript
 MASK_SHAPE_TOLERANCE = 0.05  # relative difference in aspect ratio between a mask and its image: rounding of small sizes
+IN_MEMORY_BYTES = 2**26  # files up to this are read at once, which is also faster than piece by piece
 DRAFT_RATIO = 1.5  # a JPEG is decoded at no less than this times the final size: 51 dB from decoding it in full
 ORIENTATION_TAG = 0x0112
 UPRIGHT = {
@@ -52,7 +55,10 @@ def decode_image(path: Path, *, size: int, channels: Literal[1, 3], fit: Fit) ->
         pixels = np.asarray(small)
         if small.mode == "F":
             pixels = np.rint(pixels).clip(0, 65535).astype(np.uint16)
-        pixels = np.moveaxis(pixels, -1, 0) if pixels.ndim == 3 else np.broadcast_to(pixels, (channels, size, size))
+        if pixels.ndim == 3:
+            pixels = np.moveaxis(pixels, -1, 0)
+        else:
+            pixels = pixels[None] if channels == 1 else np.broadcast_to(pixels, (channels, size, size))
         return Picture(pixels, 1 / aspect if swapped else aspect)
 
 
@@ -97,7 +103,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         if status.st_size == 0:
             raise Unreadable("the file is empty (0 bytes)")
         # An open file and not a path: from a path Pillow 13 maps plain TIFFs into memory, and garbles the turned ones.
-        with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
+        with _bounded(path, status.st_size) as file, Image.open(file, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Unreadable(f"{image.width} x {image.height} is more than {MAX_PIXELS // 10**6} million pixels")
             yield image
@@ -116,6 +122,20 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         text = told.partition("\n")[0].strip(" .")
         reason = "the file is cut short" if "truncated" in text.lower() else f"broken image data ({text})"
         raise Unreadable(reason) from None
+
+
+def _bounded(path: Path, n_bytes: int) -> BinaryIO:
+    """The opened file, which is never asked for more than it has: Python sets aside what a broken length asks for."""
+    if n_bytes <= IN_MEMORY_BYTES:
+        return io.BytesIO(path.read_bytes())
+    return _BoundedReader(io.FileIO(path))
+
+
+class _BoundedReader(io.BufferedReader):
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > IN_MEMORY_BYTES:
+            size = max(0, min(size, os.fstat(self.fileno()).st_size - self.tell()))
+        return super().read(size)
 
 
 def _upright(image: Image.Image) -> tuple[Image.Image, bool]:

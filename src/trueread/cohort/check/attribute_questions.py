@@ -62,7 +62,7 @@ def is_read(
     over classes) with its interval, `chance`, `read p`; nan when no class has two values with enough patients.
 
     Inside the classes, because across them it could read the label and guess the attribute from that. The p-value is of
-    the link between the numbers and the values, with patients exchanged: folds share patients, so that the spread of
+    the link between the numbers and the values, with patients exchanged: the fits share patients, so that the spread of
     right answers over patients understates the luck in balanced accuracy (by a quarter in our simulations).
     Also `clearest`: for two values the images of one class that the probe is surest of.
     """

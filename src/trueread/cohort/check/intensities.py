@@ -180,7 +180,7 @@ def inverted_images(cohort: Cohort) -> tuple[NDArray[np.int64], str]:
     correlation = _unit(small) @ typical
     usual = float(np.quantile(np.abs(correlation), 0.1))
     if len(cohort) < SHOWN or usual < ALIKE:
-        return np.empty(0, np.int64), "Inverted images were not looked for: the images are too unlike each other."
+        return np.empty(0, np.int64), "Inverted images were not looked for: too few, or too unlike each other."
     rows = np.flatnonzero(correlation <= -CLEARLY * usual)
     return rows[np.argsort(correlation[rows], kind="stable")], "Inverted images were looked for."
 

@@ -9,7 +9,8 @@ from scipy.special import ndtri
 from trueread.cohort.check.properties import measure, thumbnails
 from trueread.cohort.cohort import Cohort
 from trueread.stats import Estimate
-from trueread.stats.association import Seed, concordance, midranks
+from trueread.stats.association import concordance, midranks
+from trueread.stats.permutation import Seed
 
 Features = NDArray[np.float32]  # [n,D]
 
