@@ -307,7 +307,7 @@ def main() -> None:
     from trueread.errors import TruereadError
 
     try:
-        code = app(standalone_mode=False) or OK
+        code = app(prog_name="trueread", standalone_mode=False) or OK
         sys.stdout.flush()
     except TruereadError as error:
         code = _say_mistake(str(error))

@@ -102,7 +102,7 @@ class TestSingleImages:
         images = phantom.images.copy()
         images[5] = 0
         images[5, 0, :9, :9] = phantom.images[5, 0, 20:29, 20:29]
-        found = only(with_images(phantom, images), "one value in at least 95%")
+        found = only(with_images(phantom, images), "one value in at least 95 %")
         assert (found.seriousness, rows_of(found)) == (Seriousness.LOOK, [5])
 
     def test_posterised(self, phantom):

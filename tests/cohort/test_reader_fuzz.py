@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pictures import scene
 from PIL import Image
@@ -29,28 +29,27 @@ from trueread.errors import InputError
 T = TypeVar("T")
 
 pytestmark = pytest.mark.slow
-PLAIN = {"deadline": None, "derandomize": True}
-ASKED_BYTES = 2**34  # of pictures: what is asked for and not used (see the test of a wrong length) is not held yet
+PLAIN = {"deadline": None, "derandomize": True, "suppress_health_check": [HealthCheck.too_slow]}  # busy machines
 SECONDS, PYTHON_BYTES, PROCESS_BYTES = 5.0, 64 * 2**20, 600 * 2**20  # of one file; of all files of a test
 
 
 @contextmanager
-def bounded(most: int = PYTHON_BYTES) -> Iterator[None]:
+def bounded() -> Iterator[None]:
     """Fails when the body takes longer than a damaged file may, or asks for more memory in Python and numpy."""
     tracemalloc.start()
-    start = time.perf_counter()
+    start = time.process_time()  # not of the clock: a busy machine may take its time
     try:
         yield
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert time.perf_counter() - start < SECONDS
-    assert peak < most, f"{peak / 2**20:.0f} MiB for one file"
+    assert time.process_time() - start < SECONDS
+    assert peak < PYTHON_BYTES, f"{peak / 2**20:.0f} MiB for one file"
 
 
-def attempt(read: Callable[[], T], *, most: int = PYTHON_BYTES) -> tuple[T | None, str]:
+def attempt(read: Callable[[], T]) -> tuple[T | None, str]:
     """What was read in bounded time and memory and "", or None and the sentence of a refusal; all else is a bug."""
-    with bounded(most):
+    with bounded():
         try:
             return read(), ""
         except InputError as error:
@@ -123,7 +122,7 @@ class TestImages:
     @settings(max_examples=1500, **PLAIN)
     def test_a_damaged_picture_is_read_or_refused(self, folder, raw, channels, fit):
         path = bad.write(folder / "x.png", raw)
-        pixels, said = attempt(lambda: read_image(path, size=16, channels=channels, fit=fit), most=ASKED_BYTES)
+        pixels, said = attempt(lambda: read_image(path, size=16, channels=channels, fit=fit))
         if pixels is None:
             assert said.startswith(f"{path} cannot be read: ")
             assert said.endswith("replace the file or leave it out.")
@@ -131,7 +130,6 @@ class TestImages:
         assert pixels.shape == (channels, 16, 16)
         assert pixels.dtype in (np.uint8, np.uint16)
 
-    @pytest.mark.xfail(strict=True, reason="decode.py: Pillow asks an open file for as many bytes as a length says")
     def test_a_length_that_is_wrong_by_one_bit_takes_no_gigabytes(self, folder):
         raw = bytearray(bad.encoded(bad.grey()))
         raw[raw.index(b"IDAT") - 4] = 0x40  # the chunk now claims a gigabyte
@@ -148,7 +146,7 @@ class TestImages:
         alone = load_cohort(f"folder:{root}", size=16, channels=1)
         for i, raw in enumerate(raws):
             bad.write(root / "ab"[i % 2] / f"x{i}.png", raw)
-        with bounded(ASKED_BYTES):
+        with bounded():
             cohort = load_cohort(f"folder:{root}", size=16, channels=channels)
         assert len(cohort) + len(cohort.omitted) == 12 + len(raws)
         assert set(cohort.omitted["path"]) <= {f"{'ab'[i % 2]}/x{i}.png" for i in range(len(raws))}

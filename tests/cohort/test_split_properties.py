@@ -7,14 +7,14 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from trueread.cohort.cohort import SPLITS, Cohort
 from trueread.cohort.split import apply_split, assign_splits, extend_split, save_split, split_note
 from trueread.errors import InputError
 
-PLAIN = {"deadline": None, "derandomize": True}
+PLAIN = {"deadline": None, "derandomize": True, "suppress_health_check": [HealthCheck.too_slow]}  # busy machines
 
 seeds = st.integers(0, 2**32)
 fractions = st.one_of(st.just(0.0), st.floats(0.01, 0.6))

@@ -7,7 +7,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trueread.errors import InputError
@@ -20,7 +20,7 @@ from trueread.stats.bootstrap import (
     weighted_mean,
 )
 
-PLAIN = {"deadline": None, "derandomize": True}
+PLAIN = {"deadline": None, "derandomize": True, "suppress_health_check": [HealthCheck.too_slow]}  # busy machines
 R = 200  # resamples
 
 seeds = st.integers(0, 2**32 - 1)

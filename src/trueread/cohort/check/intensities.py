@@ -112,7 +112,8 @@ def constant(table: pd.DataFrame) -> Iterator[Concern]:
 def nearly_empty(table: pd.DataFrame) -> Iterator[Concern]:
     found = table[_is_empty(table)]
     yield from _odd_or_usual(
-        found, found, table, "one value", f"{{images}} {{hold}} one value in at least {EMPTY_SHARE:.0%} of the pixels.",
+        found, found, table, "one value",
+        f"{{images}} {{hold}} one value in at least {100 * EMPTY_SHARE:.0f} % of the pixels.",
         "Look whether anything is left to see: a failed export, a crop that missed, or a mask among the images.",
     )  # fmt: skip
 
@@ -129,7 +130,8 @@ def clipped(table: pd.DataFrame, inverted: NDArray[np.int64]) -> Iterator[Concer
     explained = _has_few_levels(table) | _is_empty(table) | table.index.isin(inverted)
     found = table[(table["at white"] >= CLIPPED_SHARE) & ~explained]
     yield from _odd_or_usual(
-        found, found, table, "at white", f"{{images}} {{have}} at least {CLIPPED_SHARE:.0%} of their values at white.",
+        found, found, table, "at white",
+        f"{{images}} {{have}} at least {100 * CLIPPED_SHARE:.0f} % of their values at white.",
         "What was brighter is lost. Look whether it is a white background, or a window that was set too narrow.",
     )  # fmt: skip
 
