@@ -30,3 +30,19 @@ def quiet_and_on_one_thread():
     set_quiet(True)
     yield
     set_quiet(False)
+
+
+SLOW_FILES = {
+    "test_bad_input.py",
+    "test_reader_fuzz.py",
+    "test_study_fuzz.py",
+    "test_check_attributes.py",
+    "test_check_cues.py",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tables and fuzzing of many small cases are slow as a whole: `make quick` leaves them out."""
+    for item in items:
+        if item.path.name in SLOW_FILES:
+            item.add_marker(pytest.mark.slow)
