@@ -410,31 +410,9 @@ COMMANDS: list[tuple[str, tuple[Any, ...], tuple[str, ...]]] = [
 ]  # fmt: skip
 
 
-# the cases that are not yet as they should be, and where
-OPEN = {
-    **dict.fromkeys(("empty folder",), "folder.py: what to do is not said"),
-    **dict.fromkeys(("truncated JPEG", "0-byte file", "image bomb", "images that are missing", "missing masks",
-                     "masks of another shape"), "decoding.py: five whole paths are a paragraph"),
-    "label out of 0 and 1": "table.py: what to do is not said",
-    "model of other classes": "folder.py: the classes that are there are not listed",
-    "run folder with a name that is too long": "runner.py: the file system's refusal has no advice",
-    **dict.fromkeys(("batch_size=999", "backbone=monai:resnet19", "augment=heavy", "weights=hub", "corrected split"),
-                    "runner.py: the folder belongs to the study that could not be trained"),
-    **dict.fromkeys(("predictions cut short", "predictions empty", "predictions of other classes",
-                     "predictions that are binary", "method file missing", "method file broken", "method file a list",
-                     "history missing", "history of other columns"), "runner.py: a damaged file is a traceback"),
-    "a file where a folder should be": "cli.py: the file system's refusal has no advice",
-    **dict.fromkeys(("images without a channel axis", "NaN labels", "labels one too few", "labels out of range",
-                     "multilabel labels of 2", "one class name", "one class name twice", "task that is none",
-                     "masks of another size", "ids twice", "patients in two splits",
-                     "split of another name", "table one row too short"), "cohort.py: what to do is not said"),
-}  # fmt: skip
-
-
 def cases(table: Sequence[tuple[str, Any, Any]]) -> list[Any]:
     """The rows of a table as parameters."""
-    marks = {name: [pytest.mark.xfail(strict=True, reason=reason)] for name, reason in OPEN.items()}
-    return [pytest.param(*row, id=name.replace(" ", "-"), marks=marks.get(name, [])) for name, *row in table]
+    return [pytest.param(*row, id=name.replace(" ", "-")) for name, *row in table]
 
 
 def called(arguments: Sequence[Any], place: Place, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
@@ -518,7 +496,6 @@ class TestAfterwards:
         code, _, err = called((*self.AGAIN, "-o", "run"), place, capsys)
         assert (code, err) == (0, "")
 
-    @pytest.mark.xfail(strict=True, reason=OPEN["corrected split"])
     def test_a_corrected_split_column_is_what_counts(self, place, capsys):
         """Validation has one class at first; then two images change places in the table."""
         for sides, code in (("train train train train train val val test test train", 2),

@@ -20,11 +20,11 @@ from tiny import tiny_cohort
 from tiny_runs import write_pictures
 from trueread import __version__, cli, commands, runner
 from trueread.arguments import meant, pairs, typed_command
+from trueread.cells import cell_folder
 from trueread.errors import InputError
 from trueread.progress import set_quiet
-from trueread.runner import cell_folder
 
-COMMANDS = ("run", "train", "audit", "predict", "report", "list")
+COMMANDS = ("run", "train", "audit", "check", "predict", "report", "list")
 SMALL = ("-s", "size=16", "-s", r"patient=patient\d+")
 QUICK = ("-t", "epochs=1", "-t", "batch_size=24", "-t", "precision=fp32", "-t", "threads=1")
 
@@ -165,7 +165,10 @@ class TestMistakes:
         monkeypatch.setattr(commands, "catalogue", full)
         code, _, err = trueread("list", "methods")
         assert code == 2
-        assert err == ("trueread: No space left on device (/data/run/x.csv); what was finished before is kept.\n")
+        assert err == (
+            "trueread: No space left on device (/data/run/x.csv); check that path, then give the same command again: "
+            "what was finished before is kept.\n"
+        )
 
     def test_a_bug_keeps_its_traceback(self, monkeypatch):
         def bug(*_arguments, **_options):
@@ -217,7 +220,7 @@ class TestStdout:
         study.write_text(
             f"data: {{source: 'folder:{pictures}', size: 16, patient: 'patient\\d+'}}\n"
             "train: {epochs: 1, batch_size: 24, precision: fp32, threads: 1}\naudits: performance\nresamples: 100\n"
-            "explain: false\nthresholds: {performance: 1.0}\n"
+            "explain: false\ncheck: false\nthresholds: {performance: 1.0}\n"
         )
         out_folder = tmp_path / "run"
         code, out, err = trueread("run", study, "-o", out_folder, "--json")
@@ -423,6 +426,17 @@ class TestRecord:
         command = json.loads((folder / "summary.json").read_text())["command"]
         assert command.startswith("trueread train folder:hospital -s size=16 ")
         assert str(folder.parent) not in (folder / "report.html").read_text()
+
+
+@pytest.mark.parametrize(("rank", "wrote"), [("0", True), ("1", False)])
+def test_of_several_processes_one_checks(pictures, tmp_path, monkeypatch, rank, wrote):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", rank)
+    done = process("check", f"folder:{pictures}", *SMALL, "--only", "unreadable", "-o", str(tmp_path / "c"))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "c" / "check.json").is_file() == wrote
+    assert bool(done.stdout) == wrote
+    assert bool(done.stderr) == wrote
 
 
 QUICKSTART = Path(__file__).resolve().parents[1] / "studies" / "quickstart.yaml"

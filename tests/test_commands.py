@@ -19,6 +19,7 @@ from tiny_runs import TRAIN, tiny_study, with_sites, write_pictures
 from trueread import commands
 from trueread.audit.finding import Verdict
 from trueread.audit.subject import check_fits
+from trueread.cells import cell_folder
 from trueread.cohort.source import load_cohort
 from trueread.cohort.split import assign_splits, save_split
 from trueread.commands import decisions, find_model, list_images
@@ -27,7 +28,6 @@ from trueread.model.card import Card
 from trueread.model.classifier import Classifier
 from trueread.model.predictor import ProbabilityFunction
 from trueread.progress import set_quiet
-from trueread.runner import cell_folder
 from trueread.training.evaluate import predict_probabilities
 from trueread.training.loop import fit
 

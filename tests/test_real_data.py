@@ -13,10 +13,10 @@ import pytest
 import sklearn.metrics as sk
 
 from trueread import commands
+from trueread.cells import cell_folder
 from trueread.cohort.cohort import Cohort
 from trueread.cohort.source import load_cohort
 from trueread.cohort.split import assign_splits
-from trueread.runner import cell_folder
 from trueread.study import load_study
 
 pytestmark = [pytest.mark.realdata, pytest.mark.slow, pytest.mark.usefixtures("quiet_and_on_one_thread")]

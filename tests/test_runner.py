@@ -15,15 +15,15 @@ import pytest
 import sklearn.metrics as sk
 import torch
 
-from tiny import tiny_cohort
 from tiny_runs import TRAIN, tiny_study, with_sites, write_pictures
 from trueread import commands, runner
+from trueread.cells import cell_folder
 from trueread.cohort.split import assign_splits, save_split
 from trueread.errors import InputError
 from trueread.method.base import METHODS, Method
 from trueread.model.classifier import Classifier
 from trueread.options import validate
-from trueread.runner import cell_folder, read_predictions, run_study, write_predictions
+from trueread.runner import run_study
 from trueread.study import Study, load_study
 from trueread.training import loop
 
@@ -104,7 +104,7 @@ def whole(tmp_path_factory):
     pictures = write_pictures(root / "hospital", broken=2)
     study = tiny_study(
         data={"source": f"folder:{pictures}", "size": 16, "patient": PATIENT}, methods=["erm", "class-weights"],
-        seeds=2, explain=True, audits="all",
+        seeds=2, explain=True, audits="all", check=True,
     )  # fmt: skip
     return commands.run(study, out=root / "run", command="trueread run tiny.yaml")
 
@@ -112,7 +112,8 @@ def whole(tmp_path_factory):
 class TestWhatIsWritten:
     def test_every_file_that_a_run_promises(self, whole):
         for name in ("study.yaml", "split.csv", "history.csv", "findings.json", "metrics.csv", "report.html",
-                     "environment.json", "summary.json", "omitted.csv", "model_card-erm.md"):  # fmt: skip
+                     "environment.json", "summary.json", "omitted.csv", "model_card-erm.md", "check.html",
+                     "check.json"):  # fmt: skip
             assert (whole / name).stat().st_size > 50, name
         assert (whole / "report.html").stat().st_size < 5_000_000
         assert list((whole / "figures").rglob("*.png"))
@@ -173,7 +174,8 @@ class TestWhatIsWritten:
         assert "2 images could not be read" in (whole / "report.html").read_text()
 
     def test_what_is_shown_to_others_names_no_patient_no_image_and_no_folder(self, whole):
-        shared = ["summary.json", "report.html", "findings.json", "metrics.csv", "environment.json"]
+        shared = ["summary.json", "report.html", "findings.json", "metrics.csv", "environment.json", "check.html",
+                  "check.json"]  # fmt: skip
         for path in (*(whole / name for name in shared), *whole.glob("model_card-*.md")):
             text = path.read_text()
             assert not re.search(r"patient\d|scan\d", text), path.name
@@ -433,33 +435,6 @@ class TestSplit:
         true, turned = (findings_of(f)["erm"][0]["measures"]["auroc"]["estimate"]["value"] for f in folders)
         assert true + turned == pytest.approx(1)
         assert true > 0.6
-
-
-class TestPredictions:
-    @pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
-    def test_they_come_back_as_the_same_float32(self, tmp_path, task):
-        names = ("a,b", 'c "d"', "p:x")[: 2 if task == "binary" else 3]
-        cohort = assign_splits(dataclasses.replace(tiny_cohort(task, n=90), classes=names))
-        ids = ["NA", "007", "1e5", "null", "a,b", 'say "x"', "nan", "é/ü", "-", "None", *cohort.table["id"][10:]]
-        cohort = dataclasses.replace(cohort, table=cohort.table.assign(id=ids))
-        rows = np.concatenate([cohort.rows("val"), cohort.rows("test")])
-        generator = np.random.default_rng(0)
-        p = generator.random((len(rows), cohort.n_classes)).astype(np.float32) ** 20
-        p[0], p[1], p[2] = 0, np.float32(1e-42), np.nextafter(np.float32(1), np.float32(0))
-        write_predictions(tmp_path, cohort, rows, p)
-        for split in ("val", "test"):
-            mine = cohort.rows(split)
-            back = read_predictions(tmp_path, cohort, mine)
-            assert back.dtype == np.float32
-            expected = p[[int(np.flatnonzero(rows == r)[0]) for r in mine]]
-            assert back.tobytes() == expected.tobytes()
-
-    def test_an_image_that_was_not_predicted_is_named(self, tmp_path):
-        cohort = assign_splits(tiny_cohort(n=90))
-        rows = cohort.rows("test")
-        write_predictions(tmp_path, cohort, rows[1:], np.full((len(rows) - 1, 2), 0.5, np.float32))
-        with pytest.raises(InputError, match=f"image '{cohort.table['id'][rows[0]]}' is in test now and was not"):
-            read_predictions(tmp_path, cohort, rows)
 
 
 @pytest.mark.usefixtures("no_page")

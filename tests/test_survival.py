@@ -33,6 +33,7 @@ def command(pictures: Path, out: Path, *methods: str) -> list[str]:
     study = {
         "name": "small",
         "data": {"source": f"folder:{pictures}", "size": 16, "patient": r"patient\d+"},
+        "check": False,
         "methods": list(methods or ("erm", "mixup")),
         "train": TRAIN,
         "resamples": 100,

@@ -83,7 +83,7 @@ def run(
     gate: Gate = False,
     as_json: AsJson = False,
 ) -> None:
-    """Do a whole study: train methods x seeds, audit all, compare, write report.html.
+    """Do a whole study: check the data, train methods x seeds, audit all, compare, write report.html.
 
     An interrupted run continues when the same command is given again.
 
@@ -148,8 +148,8 @@ def train(
     `trueread train phantom -m focal -x gamma=1`
     """
     from trueread import commands
+    from trueread.cells import cell_folder
     from trueread.options import validate
-    from trueread.runner import cell_folder
     from trueread.study import plain_name
     from trueread.training.config import TrainConfig
 
@@ -214,6 +214,8 @@ def check(
 
     `trueread check medmnist:breastmnist --json`
     """
+    if _follows():
+        return
     from trueread import checking
     from trueread.report.check_terminal import print_check
     from trueread.study import plain_name
@@ -323,7 +325,10 @@ def main() -> None:
         code = OK
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        code = _say_mistake(f"{error.strerror or error}{where}; what was finished before is kept.")
+        code = _say_mistake(
+            f"{error.strerror or error}{where}; check that path, then give the same command again: what was "
+            "finished before is kept."
+        )
     if code == INTERRUPTED:  # which typer may have caught before us
         print("trueread: interrupted; the same command continues where it stopped.", file=sys.stderr)
     sys.exit(code)

@@ -15,6 +15,8 @@ from torch import Tensor
 from trueread.audit.base import AUDITS, build_audits, run_audits
 from trueread.audit.finding import Finding
 from trueread.audit.subject import Subject
+from trueread.cells import cell_folder
+from trueread.claim import SPLIT_FILE
 from trueread.cohort.check.base import CHECKS
 from trueread.cohort.cohort import Cohort
 from trueread.cohort.read import list_images, read_images, white_levels, without_too_bright
@@ -33,7 +35,7 @@ from trueread.progress import say, track
 from trueread.record import metrics_table
 from trueread.report import write_report
 from trueread.report.evidence import write_overlay
-from trueread.runner import SPLIT_FILE, cell_folder, run_study
+from trueread.runner import run_study
 from trueread.shift.base import SHIFTS
 from trueread.stats import decide
 from trueread.study import Study, load_study
@@ -50,7 +52,7 @@ def run(
     cohort: Cohort | None = None,
     command: str = "",
 ) -> Path:
-    """Do a whole study: load, split, train methods x seeds, audit, compare, report. Returns the run folder.
+    """Do a whole study: load, split, check, train methods x seeds, audit, compare, report. Returns the run folder.
 
     study: a Study, the path of a YAML file, or a mapping with the same keys. out: the run folder (`runs/<name>`).
     cohort: use this one instead of loading `study.data`. Interrupted, it continues where it was.
@@ -66,7 +68,8 @@ def train(
     data: str | Cohort, method: str = "erm", *, out: str | Path, seed: int = 0, source: Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None, command: str = "", **settings: Any,
 ) -> Classifier:  # fmt: skip
-    """Train one classifier and keep it in the run folder `out`, with its performance on the test split.
+    """Train one classifier and keep it in the run folder `out`, with its performance on the test split. The data are
+    not checked; `check` does that.
 
     data: "SOURCE:LOCATION" with `source` as its options, or a Cohort. options: of the method. command: for the
     record. settings: of the loop (`epochs=20`, `backbone="resnet18"`, ...).
@@ -78,6 +81,7 @@ def train(
         "seeds": [seed],
         "train": settings,
         "audits": ["performance", "calibration"],
+        "check": False,
     }
     folder = run(study, out=out, cohort=None if isinstance(data, str) else data, command=command)
     return Classifier.load(cell_folder(folder, method, seed) / "model")

@@ -1,4 +1,4 @@
-"""The order of work: load, split, train methods x seeds, audit all, compare, write the report. What is done is kept."""
+"""The order of work: load, split, check, train methods x seeds, audit, compare, report. What is done is kept."""
 
 from __future__ import annotations
 
@@ -14,29 +14,40 @@ import pandas as pd
 from trueread.audit.base import AUDITS, Audit, build_audits, compare_findings, merged_thresholds, run_audits
 from trueread.audit.finding import Difference, Finding, table_to_json
 from trueread.audit.subject import Member, Subject
+from trueread.cells import (
+    cell_folder,
+    is_done,
+    read_history,
+    read_method,
+    read_predictions,
+    write_history,
+    write_method,
+    write_predictions,
+)
+from trueread.checking import check_once
+from trueread.claim import SPLIT_FILE, belongs_to_nobody, claim, refuse_other_study
+from trueread.cohort.check import Seriousness
 from trueread.cohort.cohort import Cohort
 from trueread.cohort.source import load_cohort
-from trueread.cohort.split import apply_split, assign_splits, save_split, split_note
+from trueread.cohort.split import apply_split, assign_splits, split_note
 from trueread.errors import InputError
 from trueread.files import write_csv, write_json
 from trueread.method.base import METHODS, Method, build_method
-from trueread.model.card import CARD_FILE, read_card
 from trueread.model.classifier import Classifier
 from trueread.progress import say
 from trueread.record import cohort_facts, environment, metrics_table, threshold_facts, today
 from trueread.report import make_gallery, write_model_card, write_report
-from trueread.report.summary import SUMMARY
-from trueread.report.words import slug
-from trueread.study import MethodSection, Study, load_study, save_study
+from trueread.report.check_words import CHECK_PAGE, in_short
+from trueread.report.summary import SUMMARY, Json
+from trueread.study import MethodSection, Study
 from trueread.training.checkpoint import drop_checkpoint
 from trueread.training.device import choose_device, choose_precision, describe
 from trueread.training.evaluate import predict_probabilities
 from trueread.training.loop import fit
+from trueread.training.plan import check_trainable
 from trueread.training.processes import processes
 
-PREDICTIONS, HISTORY, SPLIT_FILE = "predictions.csv", "history.csv", "split.csv"
-METHOD, OMITTED, STUDY = "method.json", "omitted.csv", "study.yaml"
-ADDS_WORK = {"methods", "seeds", "audits", "thresholds", "description", "resamples", "explain"}  # may change in a run
+HISTORY, OMITTED = "history.csv", "omitted.csv"
 
 
 def run_study(
@@ -52,31 +63,54 @@ def run_study(
     methods = [(m, _build(m)) for m in study.methods]  # a wrong name or option must not wait for the data
     audits = build_audits(study.audits)
     merged_thresholds(study.thresholds)
-    _refuse_other_study(folder, study)
+    refuse_other_study(folder, study)
     cohort = load_data(study) if cohort is None else cohort
     cohort = split_data(cohort, study, folder)
     together = processes()
+    together.wait()  # until all have seen whose the folder was
     if together.leads:
-        _claim(folder, study, cohort)
+        claim(folder, study, cohort)
     together.wait()  # until the folder is this study's
     say(f"{cohort!r}; split {split_note(cohort).how}.")
     for warning in split_note(cohort).warnings:
         say(f"warning: {warning}")
+    if not all(is_done(cell_folder(folder, m.title, seed)) for m in study.methods for seed in study.seeds):
+        rows = cohort.rows("train"), cohort.rows("val")
+        check_trainable(cohort, *rows, study.train, n_processes=together.size)  # which must not wait for the checks
+    checked = _check(cohort, folder, command) if study.check and together.leads else None
     for section, made in methods:
         train_method(study, cohort, section, made, folder)
     if together.leads:
-        _audit_and_report(study, cohort, audits, folder, command, start)
+        _audit_and_report(study, cohort, audits, folder, command, start, checked)
     together.wait()
     return folder
 
 
+def _check(cohort: Cohort, folder: Path, command: str) -> Json:
+    """Check the data, or read what the checks said of them before, and say what it is; concerns never stop a run."""
+    checked = in_short(check_once(cohort, folder, command=command))
+    for concern in checked["concerns"]:
+        if concern["seriousness"] == Seriousness.SERIOUS:
+            say(f"serious: {concern['title']}")
+    say(f"{checked['verdict']} Details: {folder / CHECK_PAGE}")
+    return checked
+
+
 def _audit_and_report(
-    study: Study, cohort: Cohort, audits: Sequence[Audit], folder: Path, command: str, start: float
+    study: Study,
+    cohort: Cohort,
+    audits: Sequence[Audit],
+    folder: Path,
+    command: str,
+    start: float,
+    checked: Json | None,
 ) -> None:
     subjects = [trained_method(study, cohort, section, folder) for section in study.methods]
     findings = [(s.name, run_audits(s, audits, thresholds=study.thresholds)) for s in subjects]
     differences = compare_findings(findings[0], findings[1:], subjects[0])
-    _write_results(study, cohort, subjects, findings, differences, folder, command, time.perf_counter() - start)
+    _write_results(
+        study, cohort, subjects, findings, differences, folder, command, time.perf_counter() - start, checked
+    )
 
 
 def load_data(study: Study) -> Cohort:
@@ -89,12 +123,12 @@ def load_data(study: Study) -> Cohort:
 
 
 def split_data(cohort: Cohort, study: Study, folder: Path) -> Cohort:
-    """The cohort split as the study's split file says, as an earlier run in this folder had it, or anew by patient."""
+    """The cohort split as the study's split file says, as trainings in this folder had it, or anew by patient."""
     if study.split.file:
         return apply_split(cohort, study.split.file)
     anew = assign_splits(cohort, val=study.split.val, test=study.split.test, seed=study.split.seed)
     saved = folder / SPLIT_FILE
-    if not saved.is_file():
+    if not saved.is_file() or belongs_to_nobody(folder):
         return anew
     earlier = apply_split(cohort, saved)
     return anew if (earlier.table["split"] == anew.table["split"]).all() else earlier
@@ -137,8 +171,8 @@ def train_cell(study: Study, cohort: Cohort, section: MethodSection, made: Metho
     if fitted.report:
         say(f"{what}: {json.dumps(fitted.report, default=str)}")
     fitted.classifier.save(cell / "model")
-    write_csv(cell / HISTORY, fitted.history)
-    write_json(cell / METHOD, {**_method(section), "report": fitted.report})
+    write_history(cell, fitted.history)
+    write_method(cell, section, fitted.report)
     rows = np.concatenate([cohort.rows("val"), cohort.rows("test")])
     write_predictions(cell, cohort, rows, predict_probabilities(fitted.classifier, cohort, rows))
     drop_checkpoint(cell / "checkpoints")
@@ -148,106 +182,8 @@ def train_cell(study: Study, cohort: Cohort, section: MethodSection, made: Metho
     say(f"{what}: kept epoch {fitted.selected_epoch}, validation AUROC {auroc:.3f}, {seconds:.0f} s.")
 
 
-def cell_folder(folder: Path, title: str, seed: int) -> Path:
-    """Where one method with one seed lives inside a run folder."""
-    return folder / "methods" / slug(title) / f"seed-{seed}"
-
-
-def is_done(cell: Path) -> bool:
-    """True when a cell was trained to its end: its model and its predictions are there."""
-    return (cell / PREDICTIONS).is_file() and (cell / "model" / CARD_FILE).is_file()
-
-
-def write_predictions(cell: Path, cohort: Cohort, rows: np.ndarray, probabilities: np.ndarray) -> None:
-    """CSV of id, split, given label(s) and calibrated probabilities; nine digits, which keep a float32 exactly."""
-    frame = cohort.table.loc[rows, ["id", "split"]].reset_index(drop=True)
-    labels = cohort.labels[rows]
-    if labels.ndim == 2:
-        for k, name in enumerate(cohort.classes):
-            frame[f"label:{name}"] = labels[:, k]
-    else:
-        frame["label"] = [cohort.classes[y] for y in labels]
-    for k, name in enumerate(cohort.classes):
-        frame[f"p:{name}"] = probabilities[:, k]
-    write_csv(cell / PREDICTIONS, frame, float_format="%.9g")
-
-
-def read_predictions(cell: Path, cohort: Cohort, rows: np.ndarray) -> np.ndarray:
-    """float32 [n,K] probabilities of the cohort's `rows`, as `write_predictions` stored them.
-
-    Raises InputError when an image was in another split when the cell was trained.
-    """
-    frame = pd.read_csv(cell / PREDICTIONS, dtype={"id": str}, keep_default_na=False).set_index("id")
-    wanted = cohort.table[["id", "split"]].iloc[rows]
-    moved = wanted[wanted["split"].to_numpy() != frame["split"].reindex(wanted["id"]).to_numpy()]
-    if len(moved):
-        raise InputError(
-            f"image '{moved['id'].iloc[0]}' is in {moved['split'].iloc[0]} now and was not when {cell} was trained; "
-            "restore the split, or delete that folder to train again."
-        )
-    return frame.loc[wanted["id"], [f"p:{c}" for c in cohort.classes]].to_numpy(dtype=np.float32)
-
-
-def _method(section: MethodSection) -> dict[str, Any]:
-    """A method's name and options, as they stand in JSON."""
-    return {"name": section.name, "options": section.model_dump(mode="json", exclude={"name", "label"})}
-
-
-def _refuse_other(cell: Path, section: MethodSection, cohort: Cohort) -> None:
-    """Raise InputError when a finished cell is of another method, other options, other data or another split: its
-    numbers would pass for those of this study.
-    """
-    stored = json.loads((cell / METHOD).read_text(encoding="utf-8"))
-    given = _method(section)
-    what = next((k for k in given if given[k] != stored.get(k)), None)
-    if what is None and read_card(cell / "model").data_digest != cohort.digest:
-        what = "data"
-    if what is not None:
-        raise InputError(
-            f"{cell} holds a finished training of '{section.title}' with other {what}; give the method another "
-            "label or the run another folder (--out), or delete that one to train again."
-        )
-    read_predictions(cell, cohort, np.concatenate([cohort.rows("val"), cohort.rows("test")]))
-
-
 def _build(section: MethodSection) -> Method:
     return build_method(section.name, **section.options)
-
-
-def _refuse_other_study(folder: Path, study: Study) -> None:
-    """Raise InputError when the folder holds a run of another study; before the data are read and split."""
-    if not (folder / STUDY).is_file():
-        return
-    old, new = (_identity(s) for s in (load_study(folder / STUDY), study))
-    changed = [k for k in new if new[k] != old[k]]
-    if changed:
-        raise InputError(
-            f"{folder} holds a run of another study (its '{changed[0]}' differs); "
-            "give another folder with --out, or delete it."
-        )
-
-
-def _claim(folder: Path, study: Study, cohort: Cohort) -> None:
-    """Make the run folder this study's, or refuse one whose finished cells are not."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"the run folder {folder} cannot be made ({error.strerror}); choose another with --out."
-        ) from None
-    for section in study.methods:  # all of them, before the first one trains for hours
-        for cell in (cell_folder(folder, section.title, seed) for seed in study.seeds):
-            if is_done(cell):
-                _refuse_other(cell, section, cohort)
-    save_study(study, folder / STUDY)
-    save_split(cohort, folder / SPLIT_FILE)
-
-
-def _identity(study: Study) -> dict[str, Any]:
-    """What makes a study the same: all but what adds work, and where it runs."""
-    return study.model_dump(
-        mode="json", exclude={**dict.fromkeys(ADDS_WORK, True), "train": {"device", "threads", "cuda_graph"}}
-    )
 
 
 def _write_results(
@@ -259,6 +195,7 @@ def _write_results(
     folder: Path,
     command: str,
     seconds: float,
+    checked: Json | None,
 ) -> None:
     device = choose_device(study.train.device)
     precision = choose_precision(study.train.precision, device, volumes=cohort.is_volume)
@@ -277,6 +214,7 @@ def _write_results(
         "seconds": round(seconds, 1),
         "resamples": study.resamples,
         "cohort": cohort_facts(cohort),
+        "check": checked,
         "methods": [
             _method_facts(study, folder, i, s, f) for i, (s, (_, f)) in enumerate(zip(subjects, findings, strict=True))
         ],
@@ -293,7 +231,7 @@ def _write_results(
         write_csv(folder / OMITTED, cohort.omitted)
     write_json(folder / SUMMARY, summary)
     histories = [
-        pd.read_csv(cell_folder(folder, s.name, m.seed) / HISTORY).assign(method=s.name, seed=m.seed)
+        read_history(cell_folder(folder, s.name, m.seed)).assign(method=s.name, seed=m.seed)
         for s in subjects
         for m in s.members
     ]
@@ -309,7 +247,7 @@ def _method_facts(
     section = study.methods[position]
     parts = [METHODS.get(n.strip()) for n in section.name.split("+")]
     cells = [cell_folder(folder, section.title, m.seed) for m in subject.members]
-    histories = [pd.read_csv(c / HISTORY) for c in cells]
+    histories = [read_history(c) for c in cells]
     first = subject.members[0].predictor
     assert isinstance(first, Classifier)
     return {
@@ -323,7 +261,7 @@ def _method_facts(
         "histories": [
             {"seed": m.seed, "table": table_to_json(h)} for m, h in zip(subject.members, histories, strict=True)
         ],
-        "report": json.loads((cells[0] / METHOD).read_text(encoding="utf-8"))["report"],
+        "report": read_method(cells[0])["report"],
         "card": first.card.model_dump(),
         "seconds": round(float(sum(h["seconds"].sum() for h in histories)), 1),
         "n_weights": sum(p.numel() for p in first.parameters()),

@@ -21,6 +21,9 @@ from trueread.training.config import TrainConfig
 OTHER_BREAKS = "\x85\u2028\u2029"  # unless escaped they are read back as spaces
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
+ADDS_WORK = {"methods", "seeds", "check", "audits", "thresholds", "description", "resamples", "explain"}
+WHERE = {"device", "threads", "cuda_graph"}  # it trains
+
 
 class DataSection(BaseModel):
     """Where the cohort comes from. Every other key is an option of the source (size, patient, label, ...)."""
@@ -155,6 +158,11 @@ def load_study(path: str | Path) -> Study:
         )
     content.setdefault("name", plain_name(path.stem))
     return validate(Study, content, where=str(path))
+
+
+def identity(study: Study) -> dict[str, Any]:
+    """What makes a study the same, by key: all but what adds work, and where it runs."""
+    return study.model_dump(mode="json", exclude={**dict.fromkeys(ADDS_WORK, True), "train": WHERE})
 
 
 def plain_name(text: str) -> str:

@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 pytestmark = pytest.mark.slow
 PLAIN = {"deadline": None, "derandomize": True, "suppress_health_check": [HealthCheck.too_slow]}  # busy machines
-SECONDS, PYTHON_BYTES, PROCESS_BYTES = 5.0, 64 * 2**20, 600 * 2**20  # of one file; of all files of a test
+SECONDS, PYTHON_BYTES, PROCESS_BYTES = 10.0, 64 * 2**20, 600 * 2**20  # of one file; of all files of a test
 
 
 @contextmanager

@@ -76,7 +76,7 @@ class Cohort:
             if self.masks.shape != expected or self.masks.dtype != np.uint8:
                 raise InputError(
                     f"{self.name}: masks must be uint8 of shape {expected}; "
-                    f"found {self.masks.dtype} of shape {self.masks.shape}."
+                    f"found {self.masks.dtype} of shape {self.masks.shape}. Make them as the images are resized."
                 )
 
     def __len__(self) -> int:
@@ -173,7 +173,8 @@ class Cohort:
 def _check_images(name: str, images: np.ndarray, white: int, known: Known | None) -> None:
     if images.ndim not in (4, 5) or images.shape[1] not in (1, 3):
         raise InputError(
-            f"{name}: images must be [N,C,H,W] or [N,C,D,H,W] with C = 1 or 3; found shape {tuple(images.shape)}."
+            f"{name}: images must be [N,C,H,W] or [N,C,D,H,W] with C = 1 or 3; found shape {tuple(images.shape)}. "
+            "Give grey images a channel axis: images[:, None]."
         )
     if images.dtype not in (np.uint8, np.uint16):
         raise InputError(
@@ -191,27 +192,39 @@ def _check_images(name: str, images: np.ndarray, white: int, known: Known | None
 
 def _check_labels(name: str, labels: np.ndarray, n: int, classes: tuple[str, ...], task: Task) -> None:
     if task not in get_args(Task):
-        raise InputError(f"{name}: the task must be one of {', '.join(get_args(Task))}; found '{task}'.")
+        raise InputError(
+            f"{name}: the task must be one of {', '.join(get_args(Task))}; found '{task}'. Name one of these."
+        )
     if len(set(classes)) != len(classes):
-        raise InputError(f"{name}: the class names must differ from each other; found {list(classes)}.")
+        raise InputError(f"{name}: the class names must differ from each other; found {list(classes)}. Rename one.")
     k = len(classes)
     if task == "multilabel":
         if labels.shape != (n, k) or labels.dtype != np.float32:
             raise InputError(
-                f"{name}: multilabel labels must be float32 of shape {(n, k)}; found {labels.dtype} of {labels.shape}."
+                f"{name}: multilabel labels must be float32 of shape {(n, k)}; found {labels.dtype} of shape "
+                f"{labels.shape}. Give every image a row and every class a column."
             )
         if not np.all(np.isin(labels, (0, 1)) | np.isnan(labels)):
-            raise InputError(f"{name}: multilabel labels must be 0, 1 or nan (unknown).")
+            odd = labels[~np.isin(labels, (0, 1)) & ~np.isnan(labels)][0]
+            raise InputError(
+                f"{name}: multilabel labels must be 0, 1 or nan (unknown); found {odd:g}. Set what is not known to nan."
+            )
         return
     if k < 2 or (task == "binary" and k != 2):
         raise InputError(
             f"{name}: a {task} task needs {'exactly' if task == 'binary' else 'at least'} two classes; "
-            f"found {list(classes)}."
+            f"found {list(classes)}. Name every class, in the order of the labels."
         )
     if labels.shape != (n,) or labels.dtype != np.int64:
-        raise InputError(f"{name}: labels must be int64 of shape {(n,)}; found {labels.dtype} of shape {labels.shape}.")
+        raise InputError(
+            f"{name}: labels must be int64 of shape {(n,)}; found {labels.dtype} of shape {labels.shape}. Give every "
+            "image one whole number, the position of its class."
+        )
     if labels.min() < 0 or labels.max() >= k:
-        raise InputError(f"{name}: labels must be in 0..{k - 1}; found {labels.min()}..{labels.max()}.")
+        raise InputError(
+            f"{name}: labels must be in 0..{k - 1}; found {labels.min()}..{labels.max()}. Name every class in classes, "
+            "or leave out images of other ones."
+        )
 
 
 def _check_table(name: str, table: pd.DataFrame, n: int) -> None:
@@ -219,13 +232,15 @@ def _check_table(name: str, table: pd.DataFrame, n: int) -> None:
     if missing or len(table) != n:
         raise InputError(
             f"{name}: the table must have the columns {', '.join(OWN_COLUMNS)} and {n} rows; "
-            f"found {len(table)} rows" + (f" and no {', '.join(missing)}." if missing else ".")
+            f"found {len(table)} rows{' and no ' + ', '.join(missing) if missing else ''}. Give every image its row."
         )
     if not table["id"].map(lambda i: isinstance(i, str)).all():
         raise InputError(f"{name}: ids must be text; found {table['id'].iloc[0]!r}. Convert them with astype(str).")
     duplicated = table["id"][table["id"].duplicated()]
     if len(duplicated):
-        raise InputError(f"{name}: ids must be unique; '{duplicated.iloc[0]}' occurs more than once.")
+        raise InputError(
+            f"{name}: ids must be unique; '{duplicated.iloc[0]}' occurs more than once. Give each image its own."
+        )
     if table["patient"].isna().any():
         row = int(np.flatnonzero(table["patient"].isna())[0])
         raise InputError(f"{name}, image '{table['id'].iloc[row]}': the patient is missing; give one or leave all out.")
@@ -234,7 +249,7 @@ def _check_table(name: str, table: pd.DataFrame, n: int) -> None:
         row = int(np.flatnonzero(odd)[0])
         raise InputError(
             f"{name}, image '{table['id'].iloc[row]}': split must be train, val or test; "
-            f"found {table['split'].iloc[row]!r}."
+            f"found {table['split'].iloc[row]!r}. Use one of these, or '' everywhere to let trueread split."
         )
     refuse_patient_in_two_splits(name, table)
 
@@ -248,8 +263,8 @@ def refuse_patient_in_two_splits(name: str, table: pd.DataFrame) -> None:
         return
     patient = leaking.index[0]
     splits = sorted(assigned.loc[assigned["patient"] == patient, "split"].unique())
-    others = f" ({len(leaking) - 1} more patients like it.)" if len(leaking) > 1 else ""
+    others = f", and {len(leaking) - 1} more like it" if len(leaking) > 1 else ""
     raise InputError(
-        f"{name}: patient '{patient}' is in {' and in '.join(splits)}. A patient must stay on one side; "
-        f"drop the split column to let trueread split by patient.{others}"
+        f"{name}: patient '{patient}' is in {' and in '.join(splits)}{others}. A patient must stay on one side; "
+        f"drop the split column to let trueread split by patient."
     )

@@ -131,12 +131,20 @@ def decoded(
         index=sorted(reasons), dtype=str,
     )  # fmt: skip
     if len(omitted) > tolerated * len(jobs) or not len(kept):
-        first = "; ".join(f"{path}: {reason}" for path, reason in omitted.head(5).itertuples(index=False))
-        raise InputError(f"{len(omitted)} of {len(jobs)} files cannot be read ({first}); check the path and the files.")
+        shown = [f"{in_short(path)}: {in_short(reason)}" for path, reason in omitted.head(2).itertuples(index=False)]
+        raise InputError(
+            f"{len(omitted)} of {len(jobs)} files cannot be read ({'; '.join(shown)}{', ...' * (len(omitted) > 2)}); "
+            "check the path and the files."
+        )
     white = int(np.iinfo(images.dtype).max)
     whites = outcomes["white"][kept].astype(np.int64)
     brightest = outcomes["brightest"][kept] * (white // whites)
     return Decoded(images, kept, omitted, white, outcomes["aspect"][kept], whites, brightest, masks, known)
+
+
+def in_short(text: str, *, letters: int = 80) -> str:
+    """The text, or its beginning and its end where it is long: of a path both say more than the middle."""
+    return text if len(text) <= letters else f"{text[: letters // 4]}...{text[letters // 4 + 3 - letters :]}"
 
 
 class InMemory:

@@ -103,8 +103,10 @@ def folder(
 def _list(root: Path, chosen: Sequence[str] | None) -> pd.DataFrame:
     """All image files in natural order: `id` (path in root), `match` ("CLASS/file"), `class`, `split` ("" without)."""
     rows = []
-    for split, parent in _parents(root):
-        names = _class_folders(root, parent)
+    parents = [(split, parent, _class_folders(root, parent)) for split, parent in _parents(root)]
+    if chosen is not None:  # a class that is not there, before its images are looked for
+        class_order(root.name, (name for _, _, names in parents for name in names), chosen)
+    for split, parent, names in parents:
         for name in names if chosen is None else [n for n in names if n in chosen]:
             found, others = _images(root, parent / name, inside=f"{name}/")
             if not found:
@@ -150,7 +152,10 @@ def _class_folders(root: Path, parent: Path) -> list[str]:
     names = _subfolders(root, parent)
     _refuse_images_beside(root, parent, "class folders")
     if not names:
-        raise InputError(f"'{parent}' has no class folders; expected one sub-folder of images per class.")
+        raise InputError(
+            f"'{parent}' has no class folders; expected one sub-folder of images per class. Put the images of "
+            "each class into a folder of its own, or list them in a table (csv:PATH)."
+        )
     _refuse_one_level_too_high(root, parent, names)
     return names
 

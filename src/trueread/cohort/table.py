@@ -170,7 +170,11 @@ def _zeros_and_ones(file: str, rows: pd.DataFrame, labels: list[str]) -> np.ndar
         cells = rows[column(name, rows, file=file, role="label")].str.casefold()
         problems += [(row, f"'{name}' is '{cell}'") for row, cell in _numbered(cells) if cell not in known]
         columns.append(cells.map(known).to_numpy(np.float32))
-    refuse_rows(file, sorted(problems), "Expected 0, 1, or a blank cell for unknown.")
+    refuse_rows(
+        file,
+        sorted(problems),
+        "Expected 0, 1, or a blank cell for unknown; mend the cells, or leave that column out of labels.",
+    )
     return np.stack(columns, axis=1)
 
 

@@ -32,8 +32,8 @@ def read_check(folder: str | Path) -> Json:
         raise InputError(f"there is no {CHECK_FILE} in {folder}; give the folder that `trueread check` wrote.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid JSON ({error}); check the data again to write it anew.") from None
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, a number without end, or nested without end
+        raise InputError(f"{path} is not valid JSON ({error}); delete it and check the data again.") from None
     needed = ("title", "cohort", "found", "concerns", "checks", "files")
     missing = [k for k in needed if not isinstance(content, dict) or k not in content]
     if missing:
@@ -54,9 +54,18 @@ def verdict_sentence(content: Json) -> str:
 
 
 def in_short(content: Json) -> Json:
-    """What the report of a run says of its check: the verdict, each concern in a line, and where the page is."""
-    lines = [{key: concern[key] for key in ("check", "seriousness", "title")} for concern in content["concerns"]]
-    return {"verdict": verdict_sentence(content), "concerns": lines, "page": CHECK_PAGE}
+    """What a run's summary says of its check: the verdict, how many concerns of each kind there are, those of them
+    that are more than a note in a line each, and where the page is.
+    """
+    told = [concern for concern in content["concerns"] if concern["seriousness"] != Seriousness.NOTE]
+    lines = [{key: concern[key] for key in ("check", "seriousness", "title")} for concern in told]
+    return {"verdict": verdict_sentence(content), "found": content["found"], "concerns": lines, "page": CHECK_PAGE}
+
+
+def serious_of(summary: Json) -> list[str]:
+    """The titles of the serious concerns that a run's summary tells of."""
+    told = (summary.get("check") or {}).get("concerns") or []
+    return [concern["title"] for concern in told if concern["seriousness"] == Seriousness.SERIOUS]
 
 
 def cohort_sentence(facts: Json) -> str:

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup, escape
 
 from trueread.files import write_text
-from trueread.report import pictures, scorecard, views, words
+from trueread.report import check_words, pictures, scorecard, views, words
 from trueread.report.summary import Json, baseline_name, read_summary
 
 REPORT = "report.html"
@@ -95,12 +95,14 @@ def _context(summary: Json) -> dict[str, Any]:
         "facts_of_cohort": views.cohort_facts(summary),
         "split_rows": views.split_table(summary),
         "omitted": views.omitted_reasons(summary),
+        "checked": summary.get("check"),
+        "check_page": check_words.CHECK_PAGE,
         "curves": views.curves(summary),
         "scale": pictures.scale_stops(),
         "findings": views.finding_views(summary),
         "definitions": views.definitions(summary),
         "methods": [method_facts(m) for m in summary["methods"]],
-        "signs": scorecard.SIGNS,
+        "signs": scorecard.SIGNS | {str(kind): sign for kind, sign in check_words.SIGNS.items()},
         "environment": [(k, v) for k, v in (summary.get("environment") or {}).items() if v not in (None, "")],
         "sources": list(dict.fromkeys(s for s in _sources(summary) if s)),
         "rules": _rules(summary),

@@ -16,7 +16,7 @@ Kind = type | tuple[type, ...]
 
 KINDS: dict[str, Kind] = {  # of what is read without looking; lists are of mappings
     "cohort": dict, "methods": list, "differences": list, "gallery": list, "thresholds": dict, "audit_sources": dict,
-    "environment": dict, "seconds": (int, float), "resamples": int,
+    "environment": dict, "check": dict, "seconds": (int, float), "resamples": int,
 }  # fmt: skip
 
 
@@ -48,9 +48,18 @@ def _is_written_so(key: str, value: Any) -> bool:
     kind = KINDS.get(key)
     if kind is None or (value is None and key not in ("cohort", "methods")):
         return True
+    if key == "check":
+        return isinstance(value, dict) and _all_have(value.get("concerns"), "title", "seriousness", "check")
     listed = value if isinstance(value, list) else []
-    named = key != "methods" or all(isinstance(m, dict) and isinstance(m.get("name"), str) for m in listed)
+    named = key != "methods" or _all_have(value, "name")
     return isinstance(value, kind) and all(isinstance(entry, dict) for entry in listed) and named
+
+
+def _all_have(value: Any, *keys: str) -> bool:
+    """True for a list of mappings that have a text under each of the keys."""
+    return isinstance(value, list) and all(
+        isinstance(entry, dict) and all(isinstance(entry.get(k), str) for k in keys) for entry in value
+    )
 
 
 def method_named(summary: Json, name: str) -> Json:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from trueread.errors import TruereadError
+from trueread.report.check_words import serious_of
 from trueread.report.combine import learning_curves, overlay
 from trueread.report.draw import draw, is_wide
 from trueread.report.plotdata import cut_note
@@ -168,6 +169,15 @@ def caveats(summary: Json) -> list[str]:
     """What a reader must know before believing a number."""
     cohort = summary["cohort"]
     found = [sentence(w) for w in (cohort.get("split") or {}).get("warnings") or []]
+    serious = len(serious_of(summary))
+    if serious:
+        found.insert(
+            0,
+            sentence(
+                f"{spelled(serious)} serious {plural('concern', serious)} about the data came up before training, so "
+                "the numbers may be wrong: see Check of the data"
+            ),
+        )
     if not cohort.get("patients_known", True):
         found.append(
             "Nobody said which images belong to the same patient, so every image counts as a patient of its own. If "
