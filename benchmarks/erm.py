@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from trueread import run
-from trueread.record import environment, today, write_json
+from trueread.files import write_json
+from trueread.record import environment, today
 
 HERE = Path(__file__).resolve().parents[1]
 RESULT = HERE / "results" / "erm.json"

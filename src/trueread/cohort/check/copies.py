@@ -16,11 +16,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from trueread.cohort.check.descriptors import (
-    LARGE,
     PLANTED,
     POSES,
     SIDE,
-    SMALL,
     UNDONE_BY,
     Descriptor,
     altered,
@@ -30,19 +28,19 @@ from trueread.cohort.check.descriptors import (
     posed,
 )  # fmt: skip
 from trueread.cohort.check.properties import Pixels, area_means, grey_and_colour, n_chunks
-from trueread.cohort.check.registration import inverse, overlap, registered, resampled
+from trueread.cohort.check.registration import inside, inverse, registered, resampled
 from trueread.cohort.check.targets import classes_of
 from trueread.cohort.cohort import Cohort
 from trueread.progress import track
 
-COPY = 0.9  # likeness, after one was laid on the other, from which two images are called copies
+COPY = 0.88  # likeness, after one was laid on the other, from which two images are called copies
 ALIKE = 0.8  # from which a person should look
 LEAST_LIKENESS = 0.3  # of what is laid on each other at all
 LEAST_OVERLAP = 0.5
 FROM_AFAR, HOPEFUL = 16, 0.5  # side at which pairs are laid on each other first, and what is then worth going on with
 FEWEST_IMAGES = 100  # to learn from what tells images apart
 SMALLEST_SIDE = 16
-NUMBERS, NUMBERS_OVERLAID = 128, 192  # in the descriptors
+NUMBERS, NUMBERS_OVERLAID = 96, 192  # in the descriptors
 NEIGHBOURS = 4  # of each image that are looked at more closely
 MOST_PAIRS = 20_000  # of all images
 ROWS_AT_A_TIME, PAIRS_AT_A_TIME = 512, 256
@@ -99,9 +97,9 @@ def _search(cohort: Cohort, seed: int) -> Copies:
         return Copies(exact, reason=f"near copies are looked for from {SMALLEST_SIDE} pixels a side on")
     generator = np.random.default_rng([seed, len(cohort)])
     small = small_images(cohort)
-    n = min(NUMBERS, len(cohort) // 2)
-    coarse = learnt(small, gist, LARGE, n=n, generator=generator)
-    fine = learnt(small, appearance, SMALL, n=min(NUMBERS_OVERLAID, len(cohort) // 2), generator=generator)
+    n = len(cohort) // 2
+    coarse = learnt(small, gist, n=min(NUMBERS, n), laid_back=False, generator=generator)
+    fine = learnt(small, appearance, n=min(NUMBERS_OVERLAID, n), laid_back=True, generator=generator)
     described = _described(coarse, small)
     patients, labels = cohort.patient_codes(), classes_of(cohort)
     harmless = np.unique(np.stack([patients, labels]), axis=1, return_inverse=True)[1].reshape(-1)
@@ -210,7 +208,7 @@ def _likeness(fine: Descriptor, fixed: Pixels, moving: Pixels, maps: Pixels) -> 
     best = np.zeros(len(fixed), np.float32)
     for still, other, way in ((fixed, moving, maps), (moving, fixed, inverse(maps))):
         alike = np.einsum("nd,nd->n", fine(still), fine(resampled(other, way)))
-        best = np.maximum(best, np.where(overlap(way, still.shape[1]) >= LEAST_OVERLAP, alike, 0))
+        best = np.maximum(best, np.where(inside(way, still.shape[1]).mean(axis=(1, 2)) >= LEAST_OVERLAP, alike, 0))
     return best
 
 
@@ -259,7 +257,7 @@ def _planted_found(
     whole = _square(cohort.subset(rows))
     copies = np.concatenate([posed(image[None], pose) for image, pose in zip(whole, poses, strict=True)])
     means = area_means(whole.shape[1], small.shape[1])
-    copies = (means @ altered(copies, PLANTED, generator) @ means.T).astype(np.float32)
+    copies = (means @ altered(copies, PLANTED, generator)[0] @ means.T).astype(np.float32)
     # The pose that undoes the planted one is among the eight, so that copies in all of them are compared.
     per_pose = np.stack([mine @ described[0].T for mine in coarse.in_poses(copies)])
     alike = per_pose.max(axis=0)

@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trueread.cohort.check.properties import Pixels, area_means
-from trueread.cohort.check.registration import resampled
+from trueread.cohort.check.registration import inside, inverse, resampled
 
 SIDE = 32  # pixels of the thumbnails that are compared
 COARSE = 16  # side at which grey values are used as they are
 FREQUENCIES = 8  # cycles per image, per direction
 DIRECTIONS, CELLS = 8, 6  # of edges: how much of each direction in each cell of a grid
-LEARN_FROM, ALTERED = 800, 6  # images, and altered copies of each
+LEARN_FROM, ALTERED = 800, 12  # images, and altered copies of each
 SHRINKAGE = 0.1  # of the covariance within, towards its mean variance
 POSES = ("", "turned by 90°", "turned by 180°", "turned by 270°",
          "mirrored", "mirrored and turned by 90°", "upside down", "mirrored and turned by 270°")  # fmt: skip
@@ -32,18 +32,26 @@ Features = Callable[[NDArray], NDArray]  # of thumbnails [n,S,S], [n,F]
 
 @dataclass(frozen=True)
 class Alteration:
-    """How strongly an image is altered: each parameter is drawn evenly up to these ends."""
+    """How strongly an image is altered: each parameter is drawn evenly up to these ends.
+
+    degrees: turned by. least_kept: of the side, by a crop. shift: of the side. log_gamma: brighter or darker.
+    noise: of white. blurred: the share that is shrunk to half the side and back. black: the share of which what lies
+    outside the image is black; of the others the edge goes on.
+    """
 
     degrees: float
-    least_kept: float  # of the side, by a crop
-    shift: float  # of the side, at least; a crop may lie anywhere
+    least_kept: float
+    shift: float
     log_gamma: float = 0.35
-    noise: float = 0.02
+    noise: float = 0.04
+    blurred: float = 0.3
+    black: float = 0.5
 
 
-LARGE = Alteration(degrees=15, least_kept=0.75, shift=0.04)  # for copies as they come
-SMALL = Alteration(degrees=1.5, least_kept=0.97, shift=0.01, noise=0.03)  # for copies that were laid on each other
-PLANTED = Alteration(degrees=10, least_kept=0.9, shift=0.0, log_gamma=0.25)  # to count how many are found
+MODERATE = Alteration(degrees=12, least_kept=0.78, shift=0.05, noise=0.02, blurred=0.1, black=0.3)  # of copies as such
+LARGE = Alteration(degrees=15, least_kept=0.75, shift=0.05)  # of copies that are then laid back
+INEXACT = Alteration(degrees=1.5, least_kept=0.97, shift=0.01, log_gamma=0, noise=0, blurred=0, black=0)  # laid back
+PLANTED = Alteration(degrees=10, least_kept=0.9, shift=0.02, log_gamma=0.25, noise=0.02, blurred=0)  # to be found
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,18 +85,25 @@ def posed(small: NDArray, pose: int) -> NDArray:
 
 
 def learnt(
-    small: NDArray, features: Features, alteration: Alteration, *, n: int, generator: np.random.Generator
+    small: NDArray, features: Features, *, n: int, laid_back: bool, generator: np.random.Generator
 ) -> Descriptor:
     """A linear discriminant with up to `n` directions: between images against between altered copies of an image.
 
-    small: thumbnails [N,S,S] in [0,1]; up to 800 of them are altered.
+    small: thumbnails [N,S,S] in [0,1]; up to 800 of them are altered. laid_back: whether the copies are laid back on
+    the images, as exactly as registration can.
     """
     chosen = generator.choice(len(small), min(LEARN_FROM, len(small)), replace=False)
     originals = np.asarray(small[np.sort(chosen)], np.float32)
-    copies = np.stack([features(altered(originals, alteration, generator)) for _ in range(ALTERED)]).astype(np.float64)
-    of_image = copies.mean(axis=0)
+    copies = []
+    for _ in range(ALTERED):
+        copy, maps = altered(originals, LARGE if laid_back else MODERATE, generator)
+        if laid_back:
+            copy = altered(resampled(copy, inverse(maps)), INEXACT, generator)[0]
+        copies.append(features(copy))
+    described = np.stack(copies).astype(np.float64)
+    of_image = described.mean(axis=0)
     centre = of_image.mean(axis=0)
-    apart = (copies - of_image).reshape(-1, copies.shape[-1])
+    apart = (described - of_image).reshape(-1, described.shape[-1])
     within = apart.T @ apart / (len(originals) * (ALTERED - 1))
     within += SHRINKAGE * np.trace(within) / len(within) * np.eye(len(within))
     variance, axes = np.linalg.eigh(within)
@@ -97,23 +112,27 @@ def learnt(
     strength, axes = np.linalg.eigh(between.T @ between / len(originals))
     best = np.argsort(-strength)[:n]
     # All directions weigh alike where images differ, and less where their copies differ as much.
-    directions = sphered @ axes[:, best] / np.sqrt(strength[best] + 1)
+    directions = sphered @ axes[:, best] / np.sqrt(np.maximum(strength[best], 0) + 1)
     return Descriptor(features, centre, directions)
 
 
-def altered(small: Pixels, how: Alteration, generator: np.random.Generator) -> Pixels:
-    """Copies of images [n,S,S] in [0,1]: turned, cropped, shifted, brightened or darkened, and noisy."""
-    n = len(small)
+def altered(small: Pixels, how: Alteration, generator: np.random.Generator) -> tuple[Pixels, Pixels]:
+    """Copies of images [n,S,S] in [0,1], and the maps [n,2,3] from places in the copy to places in the image."""
+    n, side = len(small), small.shape[1]
     angle = np.deg2rad(generator.uniform(-how.degrees, how.degrees, n))
     scale = generator.uniform(how.least_kept, 1 + (1 - how.least_kept) / 5, n)
     room = np.maximum(1 - scale, 2 * how.shift)
-    matrix = np.zeros((n, 2, 3), np.float32)
-    matrix[:, 0, 0] = matrix[:, 1, 1] = np.cos(angle) * scale
-    matrix[:, 0, 1], matrix[:, 1, 0] = -np.sin(angle) * scale, np.sin(angle) * scale
-    matrix[:, :, 2] = generator.uniform(-1, 1, (n, 2)) * room[:, None]
+    maps = np.zeros((n, 2, 3), np.float32)
+    maps[:, 0, 0] = maps[:, 1, 1] = np.cos(angle) * scale
+    maps[:, 0, 1], maps[:, 1, 0] = -np.sin(angle) * scale, np.sin(angle) * scale
+    maps[:, :, 2] = generator.uniform(-1, 1, (n, 2)) * room[:, None]
+    moved = np.clip(resampled(small, maps), 0, 1)
+    black, blurred = generator.random(n) < how.black, generator.random(n) < how.blurred
+    moved[black] *= inside(maps[black], side)
+    moved[blurred] = _half_and_back(moved[blurred])
     gamma = np.exp(generator.uniform(-how.log_gamma, how.log_gamma, (n, 1, 1)))
     noise = generator.uniform(0, how.noise, (n, 1, 1)) * generator.standard_normal(small.shape)
-    return (np.clip(resampled(small, matrix), 0, 1) ** gamma + noise).astype(np.float32)
+    return (moved**gamma + noise).astype(np.float32), maps
 
 
 def appearance(small: NDArray) -> NDArray:
@@ -139,6 +158,14 @@ def permutation(features: Features, side: int, pose: int) -> NDArray[np.int64]:
     order = np.empty(len(before), np.int64)
     order[np.argsort(after, kind="stable")] = np.argsort(before, kind="stable")
     return order
+
+
+def _half_and_back(images: NDArray) -> NDArray:
+    """Images of which every second pixel is lost, and made again between the others."""
+    side = images.shape[1]
+    means, places = area_means(side, side // 2), np.linspace(-0.5, side / 2 - 0.5, side)
+    weights = np.maximum(1 - np.abs(np.clip(places, 0, side // 2 - 1)[:, None] - np.arange(side // 2)), 0) @ means
+    return (weights @ images @ weights.T).astype(images.dtype)
 
 
 def _standardised(small: NDArray) -> NDArray:

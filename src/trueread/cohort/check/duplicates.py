@@ -9,7 +9,7 @@ import pandas as pd
 
 from trueread.cohort.check.base import Answer, Check, Concern, Example, Seriousness, check
 from trueread.cohort.check.copies import ALIKE, COPY, Copies, copies_of
-from trueread.cohort.cohort import Cohort
+from trueread.cohort.cohort import SPLITS, Cohort
 
 SHOWN = 8  # pairs of each kind
 APART = "Keep one of each, or give both the same patient, and split anew."
@@ -25,7 +25,7 @@ class Duplicates(Check):
         copies = copies_of(cohort, seed=seed)
         pairs = with_sides(copies.pairs, cohort)
         exact, near = pairs["exact"], ~pairs["exact"] & (pairs["alike"] >= COPY)
-        parted, strangers = pairs["split"] != pairs["split of other"], ~pairs["one patient"]
+        parted, strangers = pairs["parted"], ~pairs["one patient"]
         concerns = [
             *_parted(pairs[exact & parted], cohort, "equal images"),
             *_parted(pairs[near & parted], cohort, "altered copies"),
@@ -37,12 +37,14 @@ class Duplicates(Check):
 
 
 def with_sides(pairs: pd.DataFrame, cohort: Cohort) -> pd.DataFrame:
-    """The pairs with `split`, `split of other`, and `one patient` (whether both are of one)."""
+    """The pairs with `split`, `split of other`, `parted` (whether they are in two splits), and `one patient`."""
     split, patient = cohort.table["split"].to_numpy(), cohort.patient_codes()
+    first, second = split[pairs["row"]], split[pairs["other"]]
     return pairs.assign(
         **{
-            "split": split[pairs["row"]],
-            "split of other": split[pairs["other"]],
+            "split": first,
+            "split of other": second,
+            "parted": (first != second) & (first != "") & (second != ""),
             "one patient": patient[pairs["row"]] == patient[pairs["other"]],
         }
     )
@@ -68,13 +70,12 @@ def cases(pairs: pd.DataFrame) -> pd.DataFrame:
     return both.sort_values("pair", kind="stable")[["row", "pair", "alike", "how"]].reset_index(drop=True)
 
 
-def shown(pairs: pd.DataFrame, *, what: str = "") -> tuple[Example, ...]:
-    """The first pairs beside each other, the most alike first."""
+def shown(pairs: pd.DataFrame) -> tuple[Example, ...]:
+    """The first pairs beside each other."""
+    columns = (pairs[name][:SHOWN] for name in ("row", "other", "how", "exact", "alike"))
     return tuple(
-        Example((int(row), int(other)), ", ".join(p for p in (what, how, "" if exact else f"alike {alike:.2f}") if p))
-        for row, other, how, exact, alike in pairs[["row", "other", "how", "exact", "alike"]][:SHOWN].itertuples(
-            index=False, name=None
-        )
+        Example((int(row), int(other)), how if exact else f"{how}, alike {alike:.2f}")
+        for row, other, how, exact, alike in zip(*columns, strict=True)
     )
 
 
@@ -91,7 +92,7 @@ def rows_of(pairs: pd.DataFrame) -> pd.Index:
 def _parted(pairs: pd.DataFrame, cohort: Cohort, what: str) -> Iterator[Concern]:
     if len(pairs) == 0:
         return
-    sides = pairs[["split", "split of other"]].apply(lambda p: " and ".join(sorted(p, key=_ORDER.index)), axis=1)
+    sides = pairs[["split", "split of other"]].apply(lambda p: " and ".join(sorted(p, key=SPLITS.index)), axis=1)
     per_side = ", ".join(f"{n:,} in {name}" for name, n in sides.value_counts().items())
     yield Concern(
         Seriousness.SERIOUS,
@@ -124,15 +125,14 @@ def _strangers(pairs: pd.DataFrame, cohort: Cohort) -> Iterator[Concern]:
 def _alike(pairs: pd.DataFrame, cohort: Cohort) -> Iterator[Concern]:
     if len(pairs) == 0:
         return
-    n_parted = int((pairs["split"] != pairs["split of other"]).sum())
     yield Concern(
         Seriousness.LOOK,
-        f"{n_pairs(pairs)} of very alike images ({ALIKE} to {COPY} with one laid on the other; {n_parted:,} "
-        "in two splits): copies, one patient under two names, or chance.",
+        f"{n_pairs(pairs)} of very alike images ({ALIKE} to {COPY} with one laid on the other; "
+        f"{pairs['parted'].sum():,} in two splits): copies, one patient under two names, or chance.",
         "Look at the pairs. Where it is one patient or one lesion, give both the same patient.",
         strength=min(1.0, 0.1 + 0.5 * len(rows_of(pairs)) / len(cohort)),
         n_images=len(rows_of(pairs)),
-        examples=shown(pairs.sort_values(["alike"], ascending=False, kind="stable")),
+        examples=shown(pairs),
         table=cases(pairs),
     )
 
@@ -149,6 +149,3 @@ def _repeated(pairs: pd.DataFrame, cohort: Cohort) -> Iterator[Concern]:
         examples=shown(pairs),
         table=cases(pairs),
     )
-
-
-_ORDER = ["train", "val", "test", ""]

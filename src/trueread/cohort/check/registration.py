@@ -63,12 +63,11 @@ def inverse(maps: NDArray) -> NDArray:
     return np.concatenate([linear, -linear @ maps[:, :, 2:]], axis=2).astype(np.float32)
 
 
-def overlap(maps: NDArray, side: int) -> NDArray:
-    """float [n]: the share of the result that lies inside the image."""
+def inside(maps: NDArray, side: int) -> Pixels:
+    """float32 [n,side,side]: 1 where a place of the result lies inside the image, 0 where it does not."""
     import torch
 
-    places = _places(torch.as_tensor(maps, dtype=torch.float32), side)
-    return np.asarray(_inside(places).mean(dim=(1, 2)).numpy())
+    return np.asarray(_inside(_places(torch.as_tensor(maps, dtype=torch.float32), side)).numpy())
 
 
 def _tensor(images: Pixels) -> Tensor:

@@ -1,0 +1,23 @@
+"""The benchmarks of the repository can be started: a name that moved is noticed here and not in a long run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+NOT_INSTALLED = {"copies", "augmentation"}  # they import what only the extra `bench` installs
+
+
+def test_every_benchmark_imports():
+    names = sorted(p.stem for p in BENCHMARKS.glob("*.py") if p.stem not in NOT_INSTALLED)
+    assert len(names) > 15
+    done = subprocess.run(
+        [sys.executable, "-c", f"import {', '.join(names)}"],
+        cwd=BENCHMARKS,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
