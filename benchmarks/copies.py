@@ -145,6 +145,7 @@ def measured(cohort: Cohort, *, n: int) -> dict[str, Any]:
     planted = with_copies(cohort, originals, rng)
     patients = np.concatenate([cohort.patient_codes(), cohort.patient_codes()[originals]])
     truth = {(int(row), len(cohort) + k): k // n for k, row in enumerate(originals)}
+    alone = copies_of(cohort)
     start = time.perf_counter()
     pairs = copies_of(planted).pairs
     seconds = time.perf_counter() - start
@@ -157,6 +158,7 @@ def measured(cohort: Cohort, *, n: int) -> dict[str, Any]:
         "images": len(cohort),
         "size": list(cohort.spatial),
         "per_alteration": n,
+        "promised": round(100 * alone.n_found / alone.n_planted),
         "trueread": scored(ours, truth, n, patients) | {"seconds": round(seconds, 1)},
         "phash": scored(theirs, truth, n, patients) | {"seconds": round(time.perf_counter() - start, 1)},
     }

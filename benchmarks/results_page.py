@@ -149,17 +149,18 @@ def copies_section(result: dict[str, Any]) -> str:
             ("seconds", "seconds"),
         )
     ]
+    promised = ["what the check says it finds", *(f"{r['promised']} %" for r in rows)]
     heads = [f"{r['cohort']}, {r['images']:,} images, {'x'.join(str(s) for s in r['size'])}" for r in rows]
     return "\n".join(
         [
             f"## {result['title']}",
             "",
             f"Into each cohort {rows[0]['per_alteration']} copies of every kind were planted (fewer in a small one), "
-            "each of another image. Per cent found by `trueread check` / by a perceptual hash (pHash, at most 8 of 64 bits "
-            "apart, in the same eight poses). Pairs that were there before may be true: those of breastmnist and "
+            "each of another image. Per cent found by `trueread check` / by a perceptual hash (pHash, at most 8 of 64 "
+            "bits apart, in the same eight poses). Pairs that were there before may be true: those of breastmnist and "
             "retinamnist are, by eye.",
             "",
-            *_markdown(["planted", *heads], [*table, *counts]),
+            *_markdown(["planted", *heads], [*table, promised, *counts]),
             "",
             f"- `{result['command']}`: {result['date']}; {machine['machine']}, torch {machine['torch']}, Python "
             f"{machine['python']}.",
