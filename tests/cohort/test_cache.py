@@ -83,8 +83,9 @@ def work(monkeypatch):
 def assert_equal(found, expected):
     assert (found.images.dtype, found.white) == (expected.images.dtype, expected.white)
     np.testing.assert_array_equal(found.images, expected.images)
-    for name in ("kept", "aspects", "whites", "brightest"):
+    for name in ("kept", "whites", "brightest"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+    assert found.files.equals(expected.files)
     assert found.omitted.equals(expected.omitted)
     if expected.masks is None:
         assert found.masks is None
@@ -660,7 +661,7 @@ class TestWhere:
 class TestIndex:
     def blocks(self):
         records = np.zeros(7, RECORD)
-        records["white"], records["aspect"] = 255, np.arange(7)
+        records["white"], records["width"] = 255, np.arange(7)
         return [block(records[:3], {1: "zeile\nzwei ü"}), block(records[3:], {0: "a"})], records
 
     def test_it_comes_back(self, tmp_path):

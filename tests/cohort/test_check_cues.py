@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from tiny import tiny_cohort
 from trueread.cohort import load_cohort
@@ -433,6 +434,39 @@ class TestHonesty:
         assert values["bytes"].tolist() == [1, 2, 3, 4, 5, 3]
         assert "bits" not in values  # it does not vary
         assert "format" not in values  # it is no number
+
+
+class TestFiles:
+    """One class comes from another scanner: its files are another size, or of another kind."""
+
+    def read(self, folder: Path, *, side: int = 40, ending: str = ".png") -> Cohort:
+        """Noise of 40 pixels, in class "yes" of another size or ending in four of five images."""
+        rng = np.random.default_rng(0)
+        for label in ("no", "yes"):
+            (folder / label).mkdir(parents=True)
+            for k in range(60):
+                odd = label == "yes" and k % 5
+                pixels = rng.integers(0, 256, (40, side if odd else 40), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / label / f"{k}{ending if odd else '.png'}")
+        return load_cohort(f"folder:{folder}", size=16)
+
+    def test_width_and_aspect(self, tmp_path):
+        table = asked(self.read(tmp_path / "a", side=60)).table
+        found = table[(table["split"] == "all") & (table["p"] <= 0.05)].set_index("property")["auroc"]
+        assert found["width"] == found["aspect"] == pytest.approx(0.9)
+        plain = asked(self.read(tmp_path / "b")).table
+        assert "width" not in set(plain["property"])
+
+    def test_ending(self, tmp_path):
+        table = asked(self.read(tmp_path, ending=".bmp")).table
+        found = table[table["split"] == "all"].set_index("property")["auroc"]
+        assert found["saved as .bmp"] == pytest.approx(0.9)
+
+    def test_a_column_of_the_table_counts_before_the_file(self, tmp_path):
+        cohort = self.read(tmp_path, side=60)
+        told = replace(cohort, table=cohort.table.assign(width=np.arange(120.0)))
+        assert varying_properties(told)["width"].tolist() == list(range(120))
+        assert varying_properties(cohort.subset(np.arange(60, 70)))["width"].tolist() == [40, *[60] * 4] * 2
 
 
 def test_the_phantoms_marker_is_found_where_it_is():

@@ -152,7 +152,7 @@ def test_the_first_frame_of_an_animation(tmp_path):
 
 def read_mask(path, *, size, fit="crop", aspect=float("nan")):
     with pillow_ready():
-        return decode_mask(path, size=size, fit=fit, aspect=aspect).pixels
+        return decode_mask(path, size=size, fit=fit, aspect=aspect)
 
 
 def broken_files(folder):
@@ -273,13 +273,27 @@ def test_damaged_bytes_give_pixels_or_an_input_error_and_nothing_else(tmp_path, 
     assert pixels.dtype in (np.uint8, np.uint16)
 
 
+def test_what_the_files_are(tmp_path):
+    wide = save(tmp_path / "a.png", scene(40, 60))
+    turned = Image.fromarray(scene(40, 60))
+    exif = turned.getexif()
+    exif[0x0112] = 6  # to be shown turned by a quarter
+    turned.save(tmp_path / "b.JPG", exif=exif)
+    deep = save(tmp_path / "c.tif", scene(30, 30).astype(np.uint16) * 257)
+    files = read_images([wide, tmp_path / "b.JPG", deep], size=16, channels=1).files
+    assert files[["width", "height"]].to_numpy().tolist() == [[60, 40], [40, 60], [30, 30]]
+    assert files["bytes"].tolist() == [path.stat().st_size for path in (wide, tmp_path / "b.JPG", deep)]
+    assert files["bits"].tolist() == [8, 8, 16]
+    assert files["ending"].tolist() == [".png", ".jpg", ".tif"]
+
+
 def test_threads_give_what_one_by_one_gives_in_the_given_order(tmp_path):
     paths = [save(tmp_path / f"{i}.jpg", scene(50 + i, 70, channels=3, seed=i)) for i in range(40)]
     found = read_images(paths[::-1], size=24, channels=3, fit="pad")
     np.testing.assert_array_equal(
         found.images, np.stack([read_image(p, size=24, channels=3, fit="pad") for p in paths[::-1]])
     )
-    np.testing.assert_allclose(found.aspects, [70 / (50 + i) for i in range(39, -1, -1)])
+    np.testing.assert_allclose(found.files["width"] / found.files["height"], [70 / (50 + i) for i in range(39, -1, -1)])
     assert found.white == 255
     assert len(found.omitted) == 0
 

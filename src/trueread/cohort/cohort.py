@@ -45,6 +45,8 @@ class Cohort:
     omitted: `path` and `reason` of every image that could not be read and was left out.
     truth:   what a generator knows and a clinician does not (true label, planted cues, ...), one row per image, or
     None.
+    files:   what the images' files were, one row per image: `width`, `height` (pixels), `bytes`, `bits`, `ending`; None
+             when they were no files. No part of the digest: the classifier never sees it.
     known:   digests and brightest values of arrays that a reader measured already; of other arrays they are ignored.
 
     Raises InputError when any of this does not hold, or when a patient is in two splits.
@@ -63,6 +65,7 @@ class Cohort:
     origin: Mapping[str, Any] = field(default_factory=dict)
     omitted: pd.DataFrame = field(default_factory=_nothing_omitted)
     truth: pd.DataFrame | None = None
+    files: pd.DataFrame | None = None
     known: tuple[Known, ...] = ()
 
     def __post_init__(self) -> None:
@@ -144,6 +147,7 @@ class Cohort:
             table=self.table.iloc[rows],
             masks=None if self.masks is None else selected(self.masks, rows),
             truth=None if self.truth is None else self.truth.iloc[rows].reset_index(drop=True),
+            files=None if self.files is None else self.files.iloc[rows].reset_index(drop=True),
         )
 
     def with_split(self, split: Sequence[str] | np.ndarray | pd.Series) -> Cohort:

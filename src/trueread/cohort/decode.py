@@ -38,17 +38,23 @@ class Unreadable(Exception):
 
 
 class Picture(NamedTuple):
-    """One decoded file: pixels [C,S,S] (a mask: [S,S]), width / height of the upright original, and its mask if any."""
+    """One decoded file: pixels [C,S,S], width and height of the upright original, and its mask [S,S] if any."""
 
     pixels: np.ndarray
-    aspect: float
+    width: int
+    height: int
     mask: np.ndarray | None = None
+
+    @property
+    def aspect(self) -> float:
+        """Width / height."""
+        return self.width / self.height
 
 
 def decode_image(path: Path, *, size: int, channels: Literal[1, 3], fit: Fit) -> Picture:
     """uint8 or uint16 [C,S,S]; see `read.read_image`. Call it inside `pillow_ready`. Raises Unreadable."""
     with _opened(path) as file:
-        aspect = file.width / file.height
+        width, height = file.size
         file.draft("L" if channels == 1 else None, _draft_size(file.size, size, fit))
         image, swapped = _upright(file)
         small = _fitted(_grey16(image) if _is_16_bit(image) else _grey8_or_rgb(image, channels), size, fit)
@@ -59,10 +65,10 @@ def decode_image(path: Path, *, size: int, channels: Literal[1, 3], fit: Fit) ->
             pixels = np.moveaxis(pixels, -1, 0)
         else:
             pixels = pixels[None] if channels == 1 else np.broadcast_to(pixels, (channels, size, size))
-        return Picture(pixels, 1 / aspect if swapped else aspect)
+        return Picture(pixels, height, width) if swapped else Picture(pixels, width, height)
 
 
-def decode_mask(path: Path | None, *, size: int, fit: Fit, aspect: float) -> Picture:
+def decode_mask(path: Path | None, *, size: int, fit: Fit, aspect: float) -> np.ndarray:
     """uint8 [S,S] in {0, 1}: 1 where at least half of the pixel is marked. Call it inside `pillow_ready`.
 
     path: None stands for an image on which nothing is marked (all zero).
@@ -72,7 +78,7 @@ def decode_mask(path: Path | None, *, size: int, fit: Fit, aspect: float) -> Pic
     of any pixel keeps the pixels it covers most. Raises Unreadable, also for a mask of another shape than its image.
     """
     if path is None:
-        return Picture(np.zeros((size, size), np.uint8), aspect)
+        return np.zeros((size, size), np.uint8)
     with _opened(path) as file:
         image, _ = _upright(file)
         own_aspect = image.width / image.height
@@ -81,7 +87,7 @@ def decode_mask(path: Path | None, *, size: int, fit: Fit, aspect: float) -> Pic
         marked = Image.fromarray(_marked(image).astype(np.float32))
         covered = np.asarray(_fitted(marked, size, fit))  # share of each new pixel that is marked
         threshold = min(0.5, covered.max()) if covered.any() else 1.0
-        return Picture((covered >= threshold).astype(np.uint8), own_aspect)
+        return (covered >= threshold).astype(np.uint8)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from trueread.cohort.decode import Fit, Picture, Unreadable, decode_image, decode_mask
+from trueread.cohort.filestate import stamps
 from trueread.cohort.mapped import Known
 from trueread.errors import InputError
 from trueread.progress import track
@@ -23,7 +24,9 @@ T = TypeVar("T")
 R = TypeVar("R")
 Job = tuple[str, str | None]  # an image file, and its mask if it has one
 
-OUTCOME = np.dtype([("aspect", "<f8"), ("white", "<u2"), ("brightest", "<u2")])  # white 0: it could not be read
+OUTCOME = np.dtype(  # white 0: it could not be read
+    [("width", "<u4"), ("height", "<u4"), ("white", "<u2"), ("brightest", "<u2")]
+)
 COLOUR_TOLERANCE = 2  # grey levels between the channels of a grey image that was stored as a colour JPEG
 COLOUR_SAMPLE = 64  # images looked at to tell whether a cohort has colour
 CHUNK = 16  # images per task: handing over single ones costs a fifth of the time
@@ -58,7 +61,7 @@ class Decoded:
     kept:    int64 [M], ascending: which of the given paths the rows are.
     omitted: `path` and `reason` of the others, indexed by their position among the given paths.
     white:   the stored intensity that becomes 1.0: 255, or 65535 when any image has 16 bits.
-    aspects: float64 [M], width / height of the originals.
+    files:   a row for each image: `width` and `height` of the original in pixels, `bytes`, `bits` and `ending`.
     whites:  int64 [M], the white of each image's own file, before it was scaled: 255 or 65535.
     brightest: int64 [M], the largest value in each row of `images`.
     masks:   uint8 [M,S,S], 1 where marked; None when none were asked for.
@@ -69,7 +72,7 @@ class Decoded:
     kept: np.ndarray
     omitted: pd.DataFrame
     white: int
-    aspects: np.ndarray
+    files: pd.DataFrame
     whites: np.ndarray
     brightest: np.ndarray
     masks: np.ndarray | None = None
@@ -88,7 +91,7 @@ def decode(job: Job, recipe: Recipe) -> Picture | Unreadable:
             marked = decode_mask(None if mask is None else Path(mask), size=size, fit=fit, aspect=picture.aspect)
         except Unreadable as reason:  # an unread mask is no empty mask
             return Unreadable(f"mask: {reason}")
-        return picture._replace(mask=marked.pixels)
+        return picture._replace(mask=marked)
     except Unreadable as reason:
         return reason
 
@@ -112,9 +115,9 @@ def decode_to_memory(jobs: Sequence[Job], recipe: Recipe, *, tolerated: float, w
     return decoded(jobs, outcomes, reasons, images.rows(), kept, tolerated=tolerated)
 
 
-def outcome_of(picture: Picture) -> tuple[float, int, int]:
-    """(aspect, white, brightest) of a picture at the depth of its own file, for a row of `OUTCOME`."""
-    return picture.aspect, int(np.iinfo(picture.pixels.dtype).max), int(picture.pixels.max())
+def outcome_of(picture: Picture) -> tuple[int, int, int, int]:
+    """(width, height, white, brightest) of a picture at the depth of its own file, for a row of `OUTCOME`."""
+    return picture.width, picture.height, int(np.iinfo(picture.pixels.dtype).max), int(picture.pixels.max())
 
 
 def decoded(
@@ -139,7 +142,21 @@ def decoded(
     white = int(np.iinfo(images.dtype).max)
     whites = outcomes["white"][kept].astype(np.int64)
     brightest = outcomes["brightest"][kept] * (white // whites)
-    return Decoded(images, kept, omitted, white, outcomes["aspect"][kept], whites, brightest, masks, known)
+    files = _facts([jobs[i][0] for i in kept.tolist()], outcomes[kept])
+    return Decoded(images, kept, omitted, white, files, whites, brightest, masks, known)
+
+
+def _facts(paths: Sequence[str], outcomes: np.ndarray) -> pd.DataFrame:
+    """What the files are, whatever they show."""
+    return pd.DataFrame(
+        {
+            "width": outcomes["width"].astype(np.int64),
+            "height": outcomes["height"].astype(np.int64),
+            "bytes": stamps(paths)[:, 0],
+            "bits": np.where(outcomes["white"] == 255, 8, 16),
+            "ending": [os.path.splitext(path)[1].lower() for path in paths],  # noqa: PTH122  (of every file)
+        }
+    )
 
 
 def in_short(text: str, *, letters: int = 80) -> str:

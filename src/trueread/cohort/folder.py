@@ -96,6 +96,7 @@ def folder(
         modality=modality,
         origin={"source": f"folder:{location}", "options": {**options, "use_split": use_split}},
         omitted=omitted,
+        files=read.files,
         known=read.known,
     )
 

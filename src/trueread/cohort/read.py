@@ -144,7 +144,7 @@ def without_too_bright(read: Decoded, white: np.ndarray, files: Sequence[Path]) 
     ]
     bright = pd.DataFrame({"path": [str(files[i]) for i in rows], "reason": reasons}, index=rows, dtype=str)
     omitted = pd.concat([read.omitted, bright]).sort_index() if len(rows) else read.omitted
-    kept = {name: getattr(read, name)[fits] for name in ("images", "kept", "aspects", "whites", "brightest")}
+    kept = {name: getattr(read, name)[fits] for name in ("images", "kept", "files", "whites", "brightest")}
     return (replace(read, omitted=omitted, **kept) if len(rows) else read), white[fits]
 
 

@@ -190,4 +190,5 @@ def picture_at(store: Store, images: np.ndarray, masks: np.ndarray | None, posit
     pixels = np.asarray(images[row])
     if pixels.dtype == np.uint16 and record["white"] == 255:
         pixels = (pixels // 257).astype(np.uint8)
-    return Picture(pixels, float(record["aspect"]), None if masks is None else np.asarray(masks[row]))
+    mask = None if masks is None else np.asarray(masks[row])
+    return Picture(pixels, int(record["width"]), int(record["height"]), mask)

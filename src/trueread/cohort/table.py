@@ -113,6 +113,7 @@ def csv(
         classes=tuple(order),
         task=task,
         masks=read.masks,
+        files=read.files,
         known=read.known,
         white=white or read.white,
         patients_known=used["patient"] is not None,

@@ -59,7 +59,7 @@ class Writer:
         if isinstance(result, Unreadable):
             self.reasons[len(self.records)] = str(result)
         else:
-            record["aspect"], record["white"], record["brightest"] = outcome_of(result)
+            record["width"], record["height"], record["white"], record["brightest"] = outcome_of(result)
             if result.pixels.dtype == np.uint16 and self.dtype == np.uint8:
                 self._widen()
             self.pictures.append(result)

@@ -24,7 +24,7 @@ BLOCK = 8  # JPEG compresses squares of 8 x 8 pixels
 SMALLEST = 8  # side in pixels: below, corners and borders are the whole image
 SMALLEST_FOR_BLOCKS = 32  # with fewer than four squares a side their edges cannot be told from anatomy
 FAINT = 1e-4  # of white, squared below: keeps logarithms of empty images finite
-FILE_FACTS = ("width", "height", "aspect", "bytes", "bits")  # columns of a table that describe the file
+FILE_FACTS = ("width", "height", "aspect", "bytes", "bits")  # columns that describe the file
 PIXELS_AT_A_TIME = 1 << 22
 
 _MEASURED: WeakKeyDictionary[Cohort, pd.DataFrame] = WeakKeyDictionary()
@@ -48,19 +48,35 @@ def measure(cohort: Cohort) -> pd.DataFrame:
 
 
 def varying_properties(cohort: Cohort) -> pd.DataFrame:
-    """The simple properties and what the table says of the files, float64, without missing values (they take the
-    median) and without those that do not vary."""
-    values = measure(cohort)
-    facts = {c: cohort.table[c] for c in cohort.attributes if c.lower() in FILE_FACTS}
-    for name, column in facts.items():
-        if pd.api.types.is_numeric_dtype(column) and column.notna().any():
-            values = values.assign(**{name.lower(): column.fillna(column.median()).to_numpy(np.float64)})
-    if {"width", "height"} <= set(values) and "aspect" not in values:
-        values = values.assign(aspect=values["width"] / values["height"].clip(lower=1))
+    """The simple properties and those of the files, float64, without missing values (they take the median) and without
+    those that do not vary."""
+    values = pd.concat([measure(cohort), file_properties(cohort)], axis=1)
     varying = values.columns[np.ptp(values.to_numpy(), axis=0) > 1e-6]
     if len(varying) == 0:
         raise NotMeasured("all images have the same brightness, contrast and every other property.")
     return values[varying]
+
+
+def file_properties(cohort: Cohort) -> pd.DataFrame:
+    """What is known of the files: numbers under the names in `FILE_FACTS`, and for each ending but the commonest
+    whether the file has it. Columns of the table that have such a name count before what was read off the files.
+    """
+    known = cohort.files if cohort.files is not None else pd.DataFrame(index=range(len(cohort)))
+    told = {c.lower(): cohort.table[c] for c in cohort.attributes if c.lower() in FILE_FACTS}
+    columns = {c: known[c] for c in known if c in FILE_FACTS} | told
+    found = {
+        name: column.fillna(column.median()).to_numpy(np.float64)
+        for name, column in columns.items()
+        if pd.api.types.is_numeric_dtype(column) and column.notna().any()
+    }
+    if {"width", "height"} <= set(found) and "aspect" not in found:
+        found["aspect"] = found["width"] / np.maximum(found["height"], 1)
+    if "ending" in known:
+        endings = known["ending"].value_counts().index
+        found |= {
+            f"saved as {e or 'a file without ending'}": (known["ending"] == e).to_numpy(float) for e in endings[1:]
+        }
+    return pd.DataFrame(found, index=range(len(cohort)))
 
 
 def n_chunks(cohort: Cohort) -> int:
