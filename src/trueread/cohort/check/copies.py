@@ -43,7 +43,7 @@ SMALLEST_SIDE = 16
 NUMBERS, NUMBERS_OVERLAID = 96, 192  # in the descriptors
 NEIGHBOURS = 4  # of each image that are looked at more closely
 MOST_PAIRS = 20_000  # of all images
-ROWS_AT_A_TIME, PAIRS_AT_A_TIME = 512, 256
+ROWS_AT_A_TIME, COLUMNS_AT_A_TIME, PAIRS_AT_A_TIME = 512, 2048, 256
 N_PLANTED = 100
 MOVED = 0.03  # of half the side: less is no turn, crop or shift
 
@@ -152,28 +152,45 @@ def alike_pairs(described: list[Pixels], harmless: NDArray) -> Pairs:
 
     described: [N,D] for every pose. harmless: [N], images of equal number are not compared.
     """
-    import torch
-
-    poses, kind = [torch.from_numpy(d) for d in described], torch.from_numpy(harmless.astype(np.int32))
-    n = len(harmless)
-    starts = range(0, n - 1, ROWS_AT_A_TIME)
-    parts = []
-    for start in track(starts, what=f"comparing {n * (n - 1) // 2:,} pairs", unit="parts"):
-        here = poses[0][start : start + ROWS_AT_A_TIME]
-        best = here @ poses[0][start:].T
-        for others in poses[1:]:
-            best = torch.maximum(best, here @ others[start:].T)
-        best.masked_fill_(kind[start : start + ROWS_AT_A_TIME, None] == kind[None, start:], -1)
-        best[:, : len(here)].masked_fill_(torch.ones(len(here), len(here)).tril().bool(), -1)
-        values, columns = best.topk(min(NEIGHBOURS, best.shape[1]), dim=1)
-        rows = torch.arange(start, start + len(here))[:, None].expand_as(columns)
-        keep = values >= LEAST_LIKENESS
-        parts.append((rows[keep].numpy(), (columns[keep] + start).numpy(), values[keep].numpy()))
+    starts = range(0, len(harmless), ROWS_AT_A_TIME)
+    n_compared = len(harmless) * (len(harmless) - 1) // 2
+    parts = [
+        _nearest_behind(described, harmless, start)
+        for start in track(starts, what=f"comparing {n_compared:,} pairs", unit="parts")
+    ]
     first, second, alike = (np.concatenate(column) for column in zip(*parts, strict=True))
     order = np.argsort(-alike, kind="stable")[:MOST_PAIRS]
     first, second, alike = first[order], second[order], alike[order]
     per_pose = np.stack([np.einsum("nd,nd->n", described[0][first], d[second]) for d in described])
     return Pairs(first, second, per_pose.argmax(axis=0), alike)
+
+
+def _nearest_behind(described: list[Pixels], harmless: NDArray, start: int) -> tuple[NDArray, NDArray, NDArray]:
+    """For a block of rows the nearest rows behind each: rows, those, and how alike. Tile by tile, because a tile stays
+    in the processor's cache while the poses are gone through."""
+    import torch
+
+    here = slice(start, start + ROWS_AT_A_TIME)
+    rows, kind = torch.from_numpy(described[0][here]), torch.from_numpy(harmless)
+    tops, places = [], []
+    for begin in range(start, len(harmless), COLUMNS_AT_A_TIME):
+        there = slice(begin, begin + COLUMNS_AT_A_TIME)
+        tiles = [torch.from_numpy(other[there]) for other in described]
+        best = rows @ tiles[0].T
+        product = torch.empty_like(best)
+        for tile in tiles[1:]:
+            torch.maximum(best, torch.mm(rows, tile.T, out=product), out=best)
+        best.masked_fill_(kind[here, None] == kind[None, there], -1)
+        if begin == start:  # behind means above the diagonal
+            best.masked_fill_(torch.ones_like(best, dtype=torch.bool).tril(), -1)
+        top, place = best.topk(min(NEIGHBOURS, best.shape[1]), dim=1)
+        tops.append(top)
+        places.append(place + begin)
+    top, order = torch.cat(tops, dim=1).topk(min(NEIGHBOURS, sum(t.shape[1] for t in tops)), dim=1)
+    place = torch.cat(places, dim=1).gather(1, order)
+    keep = top >= LEAST_LIKENESS
+    first = torch.arange(start, start + len(rows))[:, None].expand_as(place)
+    return first[keep].numpy(), place[keep].numpy(), top[keep].numpy()
 
 
 def laid_on(fine: Descriptor, small: NDArray, pairs: Pairs) -> tuple[Pixels, Pixels]:
