@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -36,6 +36,12 @@ class Shift:
     """
 
     name: ClassVar[str] = ""
+    options: Mapping[str, Any]
+
+    def __new__(cls, **options: Any) -> Self:
+        made = super().__new__(cls)
+        made.options = options  # as given, so that a planted cue can be made again
+        return made
 
     def __init__(self, *, severity: float = 0.5, seed: int = 0) -> None:
         if not 0 <= severity <= 1:
@@ -63,6 +69,30 @@ class Shift:
         if len(images) != len(ids):  # one id would be spread over the batch without a word
             raise InputError(f"{len(images)} images need as many ids; found {len(ids)}.")
         return Draw(ids, self.seed, self.name)
+
+
+class Painted(Shift):
+    """A local shift that paints what `where` marks with one intensity; severity is the opacity of the paint.
+
+    Subclasses give `where`.
+    """
+
+    def __init__(self, *, severity: float = 0.5, seed: int = 0, level: float = 1.0) -> None:
+        """level: the intensity of the paint, in [0,1]."""
+        super().__init__(severity=severity, seed=seed)
+        self.level = level
+
+    def where(self, images: Tensor, draw: Draw) -> Tensor:
+        raise NotImplementedError
+
+    def apply(self, images: Tensor, draw: Draw) -> Tensor:
+        paint = torch.full_like(images, self.level)
+        return torch.lerp(images, paint, self.severity * self.where(images, draw)[:, None])
+
+
+def over_slices(plane: Tensor, images: Tensor) -> Tensor:
+    """A plane [B,H,W] as it is for flat images, and on every slice of volumes: [B,D,H,W]."""
+    return plane if images.ndim == 4 else plane[:, None].expand(-1, images.shape[2], -1, -1)
 
 
 @dataclass(frozen=True)

@@ -9,19 +9,20 @@ from pydantic import Field
 from torch import Tensor
 
 from trueread.errors import InputError
-from trueread.shift.base import Draw, Shift, shift
+from trueread.shift.base import Draw, Painted, over_slices, shift
 
 
 @shift("square", source="patch shortcuts as in DeGrave et al. 2021 and later benchmarks; our reading")
-class Square(Shift):
+class Square(Painted):
     """A bright square in a corner or at a random place; severity is its opacity."""
 
     def __init__(
         self, *, severity: Annotated[float, Field(ge=0, le=1)] = 0.5, seed: int = 0,
         side: Annotated[float, Field(gt=0, le=0.5)] = 0.07, place: Literal["corner", "random"] = "corner",
+        level: Annotated[float, Field(ge=0, le=1)] = 1.0,
     ) -> None:  # fmt: skip
         """side: share of the image's shorter side. place: the top left corner (one pixel in), or anywhere, by image."""
-        super().__init__(severity=severity, seed=seed)
+        super().__init__(severity=severity, seed=seed, level=level)
         self.side, self.place = side, place
 
     def where(self, images: Tensor, draw: Draw) -> Tensor:
@@ -36,8 +37,4 @@ class Square(Shift):
         y, x = torch.arange(h, device=images.device), torch.arange(w, device=images.device)
         inside_y = (y >= top[:, None]) & (y < top[:, None] + side)
         inside_x = (x >= left[:, None]) & (x < left[:, None] + side)
-        plane = (inside_y[:, :, None] & inside_x[:, None, :]).to(images.dtype)
-        return plane if images.ndim == 4 else plane[:, None].expand(-1, images.shape[2], -1, -1)
-
-    def apply(self, images: Tensor, draw: Draw) -> Tensor:
-        return torch.lerp(images, torch.ones_like(images), self.severity * self.where(images, draw)[:, None])
+        return over_slices((inside_y[:, :, None] & inside_x[:, None, :]).to(images.dtype), images)
