@@ -180,6 +180,7 @@ def with_copies(cohort: Cohort, originals: np.ndarray, rng: np.random.Generator)
         table=pd.concat([cohort.table.assign(split="")[["id", "patient", "split"]], table], ignore_index=True),
         masks=None,
         truth=None,
+        files=None,
         known=(),
     )
 
