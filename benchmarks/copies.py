@@ -25,8 +25,9 @@ from PIL import Image, ImageEnhance
 
 from trueread import load_cohort
 from trueread.cohort import Cohort
-from trueread.cohort.check.copies import COPY, copies_of
+from trueread.cohort.check.copies import copies_of
 from trueread.cohort.check.descriptors import POSES, posed
+from trueread.cohort.check.likeness import COPY
 from trueread.files import write_json
 from trueread.progress import set_quiet
 from trueread.record import environment, today

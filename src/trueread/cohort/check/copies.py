@@ -22,25 +22,23 @@ from trueread.cohort.check.descriptors import (
     UNDONE_BY,
     Descriptor,
     altered,
-    appearance,
     gist,
     learnt,
     posed,
 )  # fmt: skip
+from trueread.cohort.check.likeness import COPY, Likeness
 from trueread.cohort.check.properties import Pixels, area_means, grey_and_colour, n_chunks
-from trueread.cohort.check.registration import inside, inverse, registered, resampled
+from trueread.cohort.check.registration import registered
 from trueread.cohort.check.targets import classes_of
 from trueread.cohort.cohort import Cohort
 from trueread.progress import track
 
-COPY = 0.88  # likeness, after one was laid on the other, from which two images are called copies
 ALIKE = 0.8  # from which a person should look
 LEAST_LIKENESS = 0.3  # of what is laid on each other at all
-LEAST_OVERLAP = 0.5
 FROM_AFAR, HOPEFUL = 16, 0.5  # side at which pairs are laid on each other first, and what is then worth going on with
 FEWEST_IMAGES = 100  # to learn from what tells images apart
 SMALLEST_SIDE = 16
-NUMBERS, NUMBERS_OVERLAID = 96, 192  # in the descriptors
+NUMBERS = 96  # in the descriptor
 NEIGHBOURS = 4  # of each image that are looked at more closely
 MOST_PAIRS = 20_000  # of all images
 ROWS_AT_A_TIME, COLUMNS_AT_A_TIME, PAIRS_AT_A_TIME = 512, 2048, 256
@@ -97,9 +95,10 @@ def _search(cohort: Cohort, seed: int) -> Copies:
         return Copies(exact, reason=f"near copies are looked for from {SMALLEST_SIDE} pixels a side on")
     generator = np.random.default_rng([seed, len(cohort)])
     small = small_images(cohort)
-    n = len(cohort) // 2
-    coarse = learnt(small, gist, n=min(NUMBERS, n), laid_back=False, generator=generator)
-    fine = learnt(small, appearance, n=min(NUMBERS_OVERLAID, n), laid_back=True, generator=generator)
+    coarse = learnt(small, gist, n=min(NUMBERS, len(cohort) // 2), laid_back=False, generator=generator)
+    fine = Likeness.learnt(small, generator=generator)
+    if fine is None:
+        return Copies(exact, reason="the images show too little to tell altered copies from images that are alike")
     described = _described(coarse, small)
     patients, labels = cohort.patient_codes(), classes_of(cohort)
     harmless = np.unique(np.stack([patients, labels]), axis=1, return_inverse=True)[1].reshape(-1)
@@ -193,7 +192,7 @@ def _nearest_behind(described: list[Pixels], harmless: NDArray, start: int) -> t
     return first[keep].numpy(), place[keep].numpy(), top[keep].numpy()
 
 
-def laid_on(fine: Descriptor, small: NDArray, pairs: Pairs) -> tuple[Pixels, Pixels]:
+def laid_on(fine: Likeness, small: NDArray, pairs: Pairs) -> tuple[Pixels, Pixels]:
     """How alike the images of each pair are after one was laid on the other, [n], and the maps [n,2,3] of that."""
     likeness, maps = np.zeros(len(pairs.first), np.float32), np.zeros((len(pairs.first), 2, 3), np.float32)
     starts = range(0, len(likeness), PAIRS_AT_A_TIME)
@@ -206,27 +205,18 @@ def laid_on(fine: Descriptor, small: NDArray, pairs: Pairs) -> tuple[Pixels, Pix
     return likeness, maps
 
 
-def overlaid(fine: Descriptor, fixed: Pixels, moving: Pixels) -> tuple[Pixels, Pixels]:
+def overlaid(fine: Likeness, fixed: Pixels, moving: Pixels) -> tuple[Pixels, Pixels]:
     """The likeness [n] of images [n,S,S] after registration, and the maps from `fixed` to `moving`.
 
     First as seen from afar, which is quick; the pairs that are at all alike then once more.
     """
     maps = registered(fixed, moving, side=FROM_AFAR)
-    best = _likeness(fine, fixed, moving, maps)
+    best = fine(fixed, moving, maps)
     near = np.flatnonzero(best >= HOPEFUL)
     if len(near):
         maps[near] = registered(fixed[near], moving[near], side=fixed.shape[1], start=maps[near])
-        best[near] = _likeness(fine, fixed[near], moving[near], maps[near])
+        best[near] = fine(fixed[near], moving[near], maps[near])
     return best, maps
-
-
-def _likeness(fine: Descriptor, fixed: Pixels, moving: Pixels, maps: Pixels) -> Pixels:
-    """Both ways, because of an image and a part of it only the part can be covered by the other. 0 without overlap."""
-    best = np.zeros(len(fixed), np.float32)
-    for still, other, way in ((fixed, moving, maps), (moving, fixed, inverse(maps))):
-        alike = np.einsum("nd,nd->n", fine(still), fine(resampled(other, way)))
-        best = np.maximum(best, np.where(inside(way, still.shape[1]).mean(axis=(1, 2)) >= LEAST_OVERLAP, alike, 0))
-    return best
 
 
 def in_words(pose: int, matrix: NDArray) -> str:
@@ -262,7 +252,7 @@ def _exact_pairs(cohort: Cohort, groups: NDArray[np.int64]) -> pd.DataFrame:
 
 
 def _planted_found(
-    cohort: Cohort, small: NDArray, coarse: Descriptor, fine: Descriptor, described: list[Pixels], least: float,
+    cohort: Cohort, small: NDArray, coarse: Descriptor, fine: Likeness, described: list[Pixels], least: float,
     generator: np.random.Generator,
 ) -> int:  # fmt: skip
     """How many altered copies of up to 100 images the search finds: mirrored or turned, then `PLANTED`.

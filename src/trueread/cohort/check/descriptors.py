@@ -129,10 +129,18 @@ def altered(small: Pixels, how: Alteration, generator: np.random.Generator) -> t
     moved = np.clip(resampled(small, maps), 0, 1)
     black, blurred = generator.random(n) < how.black, generator.random(n) < how.blurred
     moved[black] *= inside(maps[black], side)
-    moved[blurred] = _half_and_back(moved[blurred])
+    moved[blurred] = half_and_back(moved[blurred])
     gamma = np.exp(generator.uniform(-how.log_gamma, how.log_gamma, (n, 1, 1)))
     noise = generator.uniform(0, how.noise, (n, 1, 1)) * generator.standard_normal(small.shape)
     return (moved**gamma + noise).astype(np.float32), maps
+
+
+def half_and_back(images: NDArray) -> NDArray:
+    """Images of which every second pixel is lost, and made again between the others."""
+    side = images.shape[1]
+    means, places = area_means(side, side // 2), np.linspace(-0.5, side / 2 - 0.5, side)
+    weights = np.maximum(1 - np.abs(np.clip(places, 0, side // 2 - 1)[:, None] - np.arange(side // 2)), 0) @ means
+    return (weights @ images @ weights.T).astype(images.dtype)
 
 
 def appearance(small: NDArray) -> NDArray:
@@ -158,14 +166,6 @@ def permutation(features: Features, side: int, pose: int) -> NDArray[np.int64]:
     order = np.empty(len(before), np.int64)
     order[np.argsort(after, kind="stable")] = np.argsort(before, kind="stable")
     return order
-
-
-def _half_and_back(images: NDArray) -> NDArray:
-    """Images of which every second pixel is lost, and made again between the others."""
-    side = images.shape[1]
-    means, places = area_means(side, side // 2), np.linspace(-0.5, side / 2 - 0.5, side)
-    weights = np.maximum(1 - np.abs(np.clip(places, 0, side // 2 - 1)[:, None] - np.arange(side // 2)), 0) @ means
-    return (weights @ images @ weights.T).astype(images.dtype)
 
 
 def _standardised(small: NDArray) -> NDArray:

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from trueread.cohort.check.base import Answer, Check, Concern, Example, Seriousness, check
-from trueread.cohort.check.copies import ALIKE, COPY, Copies, copies_of
+from trueread.cohort.check.copies import ALIKE, Copies, copies_of
+from trueread.cohort.check.likeness import COPY
 from trueread.cohort.cohort import SPLITS, Cohort
 
 SHOWN = 8  # pairs of each kind

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 
 from trueread.cohort.check.base import Answer, Check, Concern, Seriousness, check
-from trueread.cohort.check.copies import COPY, copies_of
+from trueread.cohort.check.copies import copies_of
 from trueread.cohort.check.duplicates import cases, n_pairs, rows_of, shown, what_was_compared
+from trueread.cohort.check.likeness import COPY
 from trueread.cohort.cohort import Cohort
 
 
