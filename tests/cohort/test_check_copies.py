@@ -10,7 +10,7 @@ import pytest
 
 from trueread.cohort import load_cohort
 from trueread.cohort.check import Concern, Seriousness, run_check
-from trueread.cohort.check.copies import copies_of, equal_images, in_words
+from trueread.cohort.check.copies import Copies, copies_of, equal_images, in_words
 from trueread.cohort.check.descriptors import (
     POSES,
     Alteration,
@@ -20,7 +20,7 @@ from trueread.cohort.check.descriptors import (
     permutation,
     posed,
 )
-from trueread.cohort.check.duplicates import Duplicates
+from trueread.cohort.check.duplicates import Duplicates, how_serious
 from trueread.cohort.check.label_conflicts import LabelConflicts
 from trueread.cohort.check.likeness import COPY, tells_apart
 from trueread.cohort.check.registration import inside, inverse, registered, resampled
@@ -241,6 +241,11 @@ class TestDuplicates:
         concern = concerns(cohort)[Seriousness.SERIOUS]
         assert "3 pairs of altered copies in two splits: 3 in train and test" in concern.title
         assert concern.examples[0].caption.startswith("mirrored")
+
+    def test_a_search_that_misses_most_is_not_sure_of_the_rest(self):
+        none = pd.DataFrame()
+        assert how_serious(Copies(none, n_planted=100, n_found=50)) is Seriousness.SERIOUS
+        assert how_serious(Copies(none, n_planted=100, n_found=49)) is Seriousness.LOOK
 
     def test_copies_in_one_split_are_worth_a_look(self, phantom):
         of = np.array([1, 2, 3])
