@@ -14,7 +14,7 @@ from trueread.cohort.check.registration import inside, inverse, resampled
 
 COPY = 0.88  # likeness, after one was laid on the other, from which two images are called copies
 CHANCE, MARGIN = 0.01, 1.5  # that different images are called copies, and how far beyond it the limit has to be
-TAKEN_OFF = 0.04  # of the likeness of blurred images: as much more as different ones are alike in them
+TAKEN_OFF = 0.08  # of the likeness of blurred images: of small moles as much more as different ones are alike
 LEAST_OVERLAP = 0.5
 NUMBERS, NUMBERS_BLURRED = 192, 96  # in the descriptors
 
