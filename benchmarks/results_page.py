@@ -157,8 +157,8 @@ def copies_section(result: dict[str, Any]) -> str:
             "",
             f"Into each cohort {rows[0]['per_alteration']} copies of every kind were planted (fewer in a small one), "
             "each of another image. Per cent found by `trueread check` / by a perceptual hash (pHash, at most 8 of 64 "
-            "bits apart, in the same eight poses). Pairs that were there before may be true: those of breastmnist and "
-            "retinamnist are, by eye.",
+            "bits apart, in the same eight poses). Pairs that were there before may be true: samples of those of "
+            "breastmnist and retinamnist are, by eye. The limits of the check were chosen on these cohorts.",
             "",
             *_markdown(["planted", *heads], [*table, promised, *counts]),
             "",
