@@ -108,9 +108,9 @@ class TestPlanted:
 
 
 # What is serious in the cohorts as they are, split by patient or as published. By a look at samples of the pairs, the
-# ultrasound images are there twice (28 pixels; benign and malignant too). By a look at all pairs, most of HAM10000's are
-# one lesion under two names, and two are small moles that only look alike. dx_type says how the diagnosis was made,
-# which is not known before it. The limits were chosen on these cohorts, so this says little about others.
+# ultrasound images are there twice (28 pixels; benign and malignant too). By a look at all pairs, most of those of
+# HAM10000 are one lesion under two names, and two are small moles that only look alike. dx_type says how the diagnosis
+# was made, which is not known before it. The limits were chosen on these cohorts, so this says little about others.
 TRUE = {
     "kermany": set(),
     "ham10000": {"attributes", "duplicates"},
