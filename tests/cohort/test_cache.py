@@ -21,12 +21,13 @@ from test_read import broken_files
 
 from trueread.cohort import cache as caching
 from trueread.cohort import cohort as cohorts
-from trueread.cohort import decoding, filestate, load_cohort, reuse, store, writer
+from trueread.cohort import load_cohort, store, writer
 from trueread.cohort.cache import Cache, cache_for, default_folder
 from trueread.cohort.index import RECORD, block, read_index
 from trueread.cohort.read import read_images
 from trueread.errors import InputError, TruereadError
 from trueread.files import DiskFull
+from trueread.imagefile import decode, filestate
 
 GREY, DEEP, COLOUR = "grey", "deep", "colour"
 
@@ -64,7 +65,7 @@ def old_files(monkeypatch):
 def work(monkeypatch):
     """Which files were decoded and hashed, by name."""
     seen = {"decoded": Counter(), "hashed": Counter()}
-    decode_image, content = decoding.decode_image, filestate.content
+    decode_image, content = decode.decode_image, filestate.content
 
     def counted_decode(path, **options):
         seen["decoded"][path.name] += 1
@@ -74,9 +75,9 @@ def work(monkeypatch):
         seen["hashed"][os.path.basename(path)] += 1  # noqa: PTH119
         return content(path)
 
-    monkeypatch.setattr(decoding, "decode_image", counted_decode)
+    monkeypatch.setattr(decode, "decode_image", counted_decode)
     monkeypatch.setattr(filestate, "content", counted_content)
-    monkeypatch.setattr(reuse, "content", counted_content)
+    monkeypatch.setattr(decode, "content", counted_content)
     return seen
 
 
@@ -338,7 +339,7 @@ class TestYoungFiles:
             size, modified, changed = exact(path)
             return size, modified // 10**10 * 10**10, changed // 10**10 * 10**10
 
-        for module in (filestate, reuse):
+        for module in (filestate, decode):
             monkeypatch.setattr(module, "stamp", coarse)
         monkeypatch.setattr(filestate, "YOUNG_NS", 20 * 10**9)
         file = save(tmp_path / "a.bmp", np.full((16, 16), 7, np.uint8))
@@ -348,7 +349,7 @@ class TestYoungFiles:
 
     def test_a_file_that_changes_while_it_is_read_is_read_again(self, tmp_path, place, monkeypatch):
         file = save(tmp_path / "a.bmp", np.full((16, 16), 7, np.uint8))
-        decode_image = decoding.decode_image
+        decode_image = decode.decode_image
 
         def decode_and_change(path, **options):
             result = decode_image(path, **options)
@@ -356,7 +357,7 @@ class TestYoungFiles:
             return result
 
         with monkeypatch.context() as patch:
-            patch.setattr(decoding, "decode_image", decode_and_change)
+            patch.setattr(decode, "decode_image", decode_and_change)
             assert read_images([file], size=16, channels=1, cache=place).images.max() == 7
         assert read_images([file], size=16, channels=1, cache=place).images.max() == 8
 
@@ -365,10 +366,12 @@ CHILD = """
 import sys
 from trueread.cohort import cache, decoding, writer
 from trueread.cohort.read import read_images
+from trueread.imagefile import decode
 writer.SECONDS = 0.02
+decoding.MANY = 10**9  # in this process, where it can be counted
 decoded = []
-plain = decoding.decode_image
-decoding.decode_image = lambda path, **options: decoded.append(path) or plain(path, **options)
+plain = decode.decode_image
+decode.decode_image = lambda path, **options: decoded.append(path) or plain(path, **options)
 files = open(sys.argv[2]).read().split()
 print("ready", flush=True)
 sys.stdin.readline()

@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from pictures import bomb, save, scene
 from PIL import Image, ImageFile, ImageOps
 
-from trueread.cohort import decode, decoding
-from trueread.cohort.decode import Unreadable, decode_mask, pillow_ready
+from trueread.cohort import decoding
 from trueread.cohort.decoding import InMemory, in_threads
 from trueread.cohort.read import depth_notes, read_image, read_images, white_levels
 from trueread.errors import InputError
+from trueread.imagefile import decode
+from trueread.imagefile.decode import Unreadable, decode_mask, pillow_ready
 
 
 @pytest.mark.parametrize("ending", ["png", "tif", "bmp", "webp", "pgm", "gif"])
@@ -438,8 +439,9 @@ def test_interrupting_does_not_read_the_rest(tmp_path, monkeypatch):
 
     monkeypatch.setattr(decoding, "track", interrupted)
     decoded = []
-    plain = decoding.decode_image
-    monkeypatch.setattr(decoding, "decode_image", lambda *args, **options: decoded.append(1) or plain(*args, **options))
+    plain = decode.decode_image
+    monkeypatch.setattr(decoding, "MANY", 10**9)  # in this process, where it can be counted
+    monkeypatch.setattr(decode, "decode_image", lambda *args, **options: decoded.append(1) or plain(*args, **options))
     paths = [save(tmp_path / "a.png", scene(300, 300))] * 4000
     with pytest.raises(KeyboardInterrupt):
         read_images(paths, size=16, channels=1)

@@ -22,14 +22,15 @@ from typing import Any
 
 import numpy as np
 
-from trueread.cohort.decoding import Decoded, Job, Recipe, decoded, in_threads
+from trueread.cohort.decoding import Decoded, decoded, decoder, in_chunks
 from trueread.cohort.index import block
 from trueread.cohort.mapped import Known, content_digest
-from trueread.cohort.reuse import Source, begun, let_go, outcome, stores_in
+from trueread.cohort.reuse import Source, begun, let_go, outcomes, stores_in
 from trueread.cohort.store import Store, compare, listing_of, open_store, remove_store, stamps_of
 from trueread.cohort.writer import Writer
 from trueread.errors import InputError
 from trueread.files import DiskFull, whole, write_json
+from trueread.imagefile.decode import Job, Recipe
 from trueread.progress import say
 
 try:
@@ -126,12 +127,12 @@ def decode_to_cache(
         _refuse_without_room(cache, (len(jobs) - len(store.index.records)) * recipe.row_bytes)
         _announce(cache, store, sources, jobs)
         done = len(store.index.records)
-        with Writer(store) as writer:
-            work = partial(outcome, jobs=jobs, recipe=recipe, sources=sources)
+        with decoder(len(jobs) - done, recipe, watch=True) as decode, Writer(store) as writer:
+            work = partial(outcomes, jobs=jobs, sources=sources, decode=decode)
             left = range(done, len(jobs))
-            results = in_threads(work, left, bytes_each=recipe.row_bytes, what=what, before=done)
-            for result in results:
-                if writer.add(*result):
+            for result, seen in in_chunks(work, left, bytes_each=recipe.row_bytes, what=what, before=done):
+                assert seen is not None
+                if writer.add(result, seen):
                     let_go(sources)
             writer.flush()
         finished = open_store(store.base)

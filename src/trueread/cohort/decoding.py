@@ -1,4 +1,4 @@
-"""Many image files at once: decoded in threads, in order, and gathered into one array with the broken ones listed."""
+"""Many image files at once: decoded in order, and gathered into one array with the broken ones listed."""
 
 from __future__ import annotations
 
@@ -6,51 +6,34 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
-from pathlib import Path
 from typing import Literal, TypeVar
 
 import numpy as np
 import pandas as pd
 
-from trueread.cohort.decode import Fit, Picture, Unreadable, decode_image, decode_mask
-from trueread.cohort.filestate import stamps
 from trueread.cohort.mapped import Known
 from trueread.errors import InputError
+from trueread.imagefile.decode import Fit, Job, Picture, Recipe, Unreadable, decode
+from trueread.imagefile.filestate import stamps
+from trueread.imagefile.workers import Outcome, Workers, cores, decode_here
 from trueread.progress import track
 
 T = TypeVar("T")
 R = TypeVar("R")
-Job = tuple[str, str | None]  # an image file, and its mask if it has one
 
 OUTCOME = np.dtype(  # white 0: it could not be read
     [("width", "<u4"), ("height", "<u4"), ("white", "<u2"), ("brightest", "<u2")]
 )
 COLOUR_TOLERANCE = 2  # grey levels between the channels of a grey image that was stored as a colour JPEG
 COLOUR_SAMPLE = 64  # images looked at to tell whether a cohort has colour
-CHUNK = 16  # images per task: handing over single ones costs a fifth of the time
+CHUNK = 32  # images per task: handing over single ones costs a fifth of the time
 CHUNK_BYTES = 2**22  # and at most so many of pixels, because some tasks' results wait for those before them
+MANY = 1000  # images from which on processes are started: that takes as long as decoding some 400
 AHEAD = 2  # tasks per thread that are done or queued before they are asked for
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How files become rows of an array: uint8 or uint16 [C,S,S], and uint8 [S,S] of masks when there are any."""
-
-    size: int
-    channels: Literal[1, 3]
-    fit: Fit
-    masks: bool = False
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        return (self.channels, self.size, self.size)
-
-    @property
-    def row_bytes(self) -> int:
-        """Of an image at 8 bits and its mask."""
-        return self.size**2 * (self.channels + self.masks)
 
 
 @dataclass(frozen=True)
@@ -79,38 +62,21 @@ class Decoded:
     known: tuple[Known, ...] = field(default=())
 
 
-def decode(job: Job, recipe: Recipe) -> Picture | Unreadable:
-    """An image, with its mask when the recipe has masks, or why not. Call it inside `pillow_ready`."""
-    try:
-        image, mask = job
-        size, fit = recipe.size, recipe.fit
-        picture = decode_image(Path(image), size=size, channels=recipe.channels, fit=fit)
-        if not recipe.masks:
-            return picture
-        try:
-            marked = decode_mask(None if mask is None else Path(mask), size=size, fit=fit, aspect=picture.aspect)
-        except Unreadable as reason:  # an unread mask is no empty mask
-            return Unreadable(f"mask: {reason}")
-        return picture._replace(mask=marked)
-    except Unreadable as reason:
-        return reason
-
-
 def decode_to_memory(jobs: Sequence[Job], recipe: Recipe, *, tolerated: float, what: str) -> Decoded:
     """All readable images in one array. Raises InputError when they do not fit in memory, and as `decoded` does."""
     _refuse_too_large(len(jobs), recipe)
     images = InMemory(len(jobs), recipe.shape)
     masks = np.empty((len(jobs), recipe.size, recipe.size), np.uint8) if recipe.masks else None
     outcomes, reasons = np.zeros(len(jobs), OUTCOME), {}
-    pictures = in_threads(lambda job: decode(job, recipe), jobs, bytes_each=recipe.row_bytes, what=what)
-    for position, picture in enumerate(pictures):
-        if isinstance(picture, Unreadable):
-            reasons[position] = str(picture)
-            continue
-        outcomes[position] = outcome_of(picture)
-        if masks is not None and picture.mask is not None:
-            masks[images.n] = picture.mask
-        images.append(picture.pixels)
+    with decoder(len(jobs), recipe, watch=False) as work:
+        for position, (picture, _) in enumerate(in_chunks(work, jobs, bytes_each=recipe.row_bytes, what=what)):
+            if isinstance(picture, Unreadable):
+                reasons[position] = str(picture)
+                continue
+            outcomes[position] = outcome_of(picture)
+            if masks is not None and picture.mask is not None:
+                masks[images.n] = picture.mask
+            images.append(picture.pixels)
     kept = None if masks is None else masks[: images.n]
     return decoded(jobs, outcomes, reasons, images.rows(), kept, tolerated=tolerated)
 
@@ -209,27 +175,42 @@ def channels_of(jobs: Sequence[Job], *, size: int, fit: Fit) -> Literal[1, 3]:
     return 1
 
 
-def in_threads(
-    work: Callable[[T], R], jobs: Sequence[T], *, bytes_each: int = 0, what: str = "", before: int = 0
+@contextmanager
+def decoder(n: int, recipe: Recipe, *, watch: bool) -> Iterator[Callable[[Sequence[Job]], list[Outcome]]]:
+    """What decodes some of n jobs: processes when they are many and this one may use several cores, else this one."""
+    if n < MANY or cores() == 1:
+        yield partial(decode_here, recipe=recipe, watch=watch)
+    else:
+        with Workers(threads(), recipe, watch=watch) as workers:
+            yield workers
+
+
+def threads() -> int:
+    """That hand out work, or do it."""
+    return min(cores(), 32)
+
+
+def in_threads(work: Callable[[T], R], jobs: Sequence[T], *, bytes_each: int = 0, what: str = "") -> Iterator[R]:
+    """`work` of each job, in order. For work that releases the interpreter lock, such as Pillow's and hashlib's."""
+    return in_chunks(lambda some: [work(job) for job in some], jobs, bytes_each=bytes_each, what=what)
+
+
+def in_chunks(
+    work: Callable[[Sequence[T]], list[R]], jobs: Sequence[T], *, bytes_each: int = 0, what: str = "", before: int = 0
 ) -> Iterator[R]:
-    """`work` of each job, in order. Threads do: Pillow and hashlib release the interpreter lock while they compute.
+    """The results of jobs, in order. work: takes some of them at once, and runs in threads.
 
     bytes_each: size of a result; whoever takes them slowly then does not fill the memory with those that wait.
     what: words beside the progress bar, or "" for none. before: jobs that were done earlier, for the bar.
     """
     size = CHUNK if bytes_each == 0 else max(1, min(CHUNK, CHUNK_BYTES // bytes_each))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = min(2 * cores, 32)
-    pool = ThreadPoolExecutor(max_workers=threads)
-
-    def chunk(start: int) -> list[R]:
-        return [work(job) for job in jobs[start : start + size]]
+    pool = ThreadPoolExecutor(max_workers=threads())
 
     def in_order() -> Iterator[list[R]]:
         waiting: deque[Future[list[R]]] = deque()
         for start in range(0, len(jobs), size):
-            waiting.append(pool.submit(chunk, start))
-            if len(waiting) > AHEAD * threads:
+            waiting.append(pool.submit(work, jobs[start : start + size]))
+            if len(waiting) > AHEAD * threads():
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

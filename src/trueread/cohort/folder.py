@@ -16,11 +16,11 @@ from pydantic import Field
 from trueread.cohort.cache import cache_for
 from trueread.cohort.classes import class_order, natural_key, refuse_empty_classes
 from trueread.cohort.cohort import Cohort
-from trueread.cohort.decode import Fit
 from trueread.cohort.read import IMAGE_ENDINGS, Channels, read_images
 from trueread.cohort.source import source
 from trueread.cohort.split import split_named
 from trueread.errors import InputError
+from trueread.imagefile.decode import Fit
 
 
 @source("folder", source="ImageFolder layout")

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from trueread.cohort.decoding import OUTCOME
-from trueread.cohort.filestate import CONTENT_BYTES
+from trueread.imagefile.filestate import CONTENT_BYTES
 
 # Of each job: its image and its mask as they were when they were read, and what came of it.
 RECORD = np.dtype([("stamp", "<i8", (2, 3)), ("content", "u1", (2, CONTENT_BYTES)), *OUTCOME.descr])

@@ -13,10 +13,10 @@ import pandas as pd
 
 from trueread.cohort.cache import Cache, NotCached, decode_to_cache, open_cached
 from trueread.cohort.classes import natural_key
-from trueread.cohort.decode import Fit, Unreadable, decode_image, pillow_ready
-from trueread.cohort.decoding import Decoded, Job, Recipe, channels_of, decode_to_memory
+from trueread.cohort.decoding import Decoded, channels_of, decode_to_memory
 from trueread.cohort.store import options_asked
 from trueread.errors import InputError
+from trueread.imagefile.decode import Fit, Job, Recipe, Unreadable, decode_image, pillow_ready
 from trueread.progress import say
 
 AnyPath = str | os.PathLike[str]

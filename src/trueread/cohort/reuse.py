@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from trueread.cohort.decode import Picture, Unreadable
-from trueread.cohort.decoding import Job, Recipe, decode
-from trueread.cohort.filestate import content, settled, stamp
 from trueread.cohort.index import RECORD
 from trueread.cohort.mapped import release
 from trueread.cohort.store import Store, compare, create_store, listing_of, open_store, picture_at, stamps_of
+from trueread.imagefile.decode import Job, Recipe, Seen
+from trueread.imagefile.workers import Outcome
 
 
 @dataclass(frozen=True)
@@ -70,29 +69,24 @@ def begun(
     return going_on, sources
 
 
-def outcome(
-    position: int, *, jobs: Sequence[Job], recipe: Recipe, sources: Sequence[Source]
-) -> tuple[Picture | Unreadable, np.ndarray, np.ndarray]:
-    """What came of a job, copied or decoded, and the stamps int64 [2,3] and contents uint8 [2,16] of its files.
+def outcomes(
+    positions: Sequence[int], *, jobs: Sequence[Job], sources: Sequence[Source],
+    decode: Callable[[Sequence[Job]], list[Outcome]],
+) -> list[Outcome]:  # fmt: skip
+    """What came of some jobs, copied from a source or decoded, and what their files were like. Runs in threads."""
+    copies = {i: _copied(sources, i) for i in positions}
+    new = [i for i, copy in copies.items() if copy is None]
+    decoded = iter(decode([jobs[i] for i in new]) if new else [])
+    return [copy or next(decoded) for copy in copies.values()]
 
-    Runs in threads. The content is hashed after the pixels were decoded, and the stamps frame both.
-    """
+
+def _copied(sources: Sequence[Source], position: int) -> Outcome | None:
     for source in sources:
         if source.at[position] >= 0:
             record = source.records[position]
             picture = picture_at(source.store, source.images, source.masks, int(source.at[position]))
-            return picture, record["stamp"], record["content"]
-    empty = np.zeros((), RECORD)
-    seen, contents = empty["stamp"], empty["content"]
-    files = [name for name in jobs[position] if name is not None]
-    before = [stamp(name) for name in files]
-    result = decode(jobs[position], recipe)
-    for part, (name, was) in enumerate(zip(files, before, strict=True)):
-        seen[part] = settled(was)
-        hashed = content(name)
-        if stamp(name) == was:  # else it was written to while it was read, and is read again next time
-            contents[part] = np.frombuffer(hashed, np.uint8)
-    return result, seen, contents
+            return picture, Seen(record["stamp"], record["content"])
+    return None
 
 
 def let_go(sources: Sequence[Source]) -> None:

@@ -20,12 +20,12 @@ import numpy as np
 import PIL
 from PIL import features
 
-from trueread.cohort import decode as decoder
-from trueread.cohort.decode import Picture, Unreadable
-from trueread.cohort.decoding import Job, Recipe, decode, in_threads
-from trueread.cohort.filestate import settled, stamps, unchanged
+from trueread.cohort.decoding import in_threads
 from trueread.cohort.index import Index, read_index
 from trueread.files import whole
+from trueread.imagefile import decode as decoder
+from trueread.imagefile.decode import Job, Picture, Recipe, Unreadable, decode
+from trueread.imagefile.filestate import settled, stamps, unchanged
 
 SUFFIXES = (".list", ".index", ".u8", ".u16", ".masks", ".list.part", ".index.part", ".u16.part")
 

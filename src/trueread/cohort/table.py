@@ -14,12 +14,12 @@ from pydantic import Field
 from trueread.cohort.cache import cache_for
 from trueread.cohort.classes import class_order, refuse_empty_classes
 from trueread.cohort.cohort import OWN_COLUMNS, Cohort, Task
-from trueread.cohort.decode import Fit
 from trueread.cohort.read import Channels, read_images
 from trueread.cohort.rows import column, read_rows, refuse_rows
 from trueread.cohort.source import source
 from trueread.cohort.split import split_named
 from trueread.errors import InputError
+from trueread.imagefile.decode import Fit
 
 BLANK = frozenset({"", "na", "n/a", "nan", "null", "none"})  # cells of an attribute that say nothing
 SEPARATOR = "|"  # between the names of a list of labels

@@ -10,13 +10,13 @@ from typing import BinaryIO
 
 import numpy as np
 
-from trueread.cohort.decode import Picture, Unreadable
 from trueread.cohort.decoding import outcome_of
 from trueread.cohort.index import RECORD, block
 from trueread.cohort.mapped import PIECE_BYTES, pieces
 from trueread.cohort.store import Store, mapped, pixel_file
 from trueread.errors import TruereadError
 from trueread.files import DiskFull, is_disk_full, whole
+from trueread.imagefile.decode import Picture, Seen, Unreadable
 
 SECONDS = 2.0  # of decoding that a killed process loses at most, or `PIECE_BYTES` of pixels
 
@@ -49,13 +49,10 @@ class Writer:
             if file is not None:
                 file.close()
 
-    def add(self, result: Picture | Unreadable, stamps: np.ndarray, contents: np.ndarray) -> bool:
-        """The next job's outcome, and what its files were like: stamps int64 [2,3], contents uint8 [2,16].
-
-        True when this has written what was waiting.
-        """
+    def add(self, result: Picture | Unreadable, seen: Seen) -> bool:
+        """The next job's outcome, and what its files were like. True when this has written what was waiting."""
         record = np.zeros((), RECORD)
-        record["stamp"], record["content"] = stamps, contents
+        record["stamp"], record["content"] = seen
         if isinstance(result, Unreadable):
             self.reasons[len(self.records)] = str(result)
         else:

@@ -8,13 +8,17 @@ import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from trueread.imagefile.filestate import CONTENT_BYTES, content, settled, stamp
+
 Fit = Literal["crop", "pad", "stretch"]
+Job = tuple[str, str | None]  # an image file, and its mask if it has one
 
 MAX_PIXELS = 100_000_000  # a whole-slide image or a decompression bomb; neither may be decoded as one picture
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "PPM")  # not EPS: Pillow hands it to Ghostscript
@@ -49,6 +53,67 @@ class Picture(NamedTuple):
     def aspect(self) -> float:
         """Width / height."""
         return self.width / self.height
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How files become rows of an array: uint8 or uint16 [C,S,S], and uint8 [S,S] of masks when there are any."""
+
+    size: int
+    channels: Literal[1, 3]
+    fit: Fit
+    masks: bool = False
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return (self.channels, self.size, self.size)
+
+    @property
+    def row_bytes(self) -> int:
+        """Of an image at 8 bits and its mask."""
+        return self.size**2 * (self.channels + self.masks)
+
+
+class Seen(NamedTuple):
+    """What the two files of a job were like when they were decoded: stamps int64 [2,3], contents uint8 [2,16]; zeros
+    for a file that is not there, and no content of one that changed meanwhile.
+    """
+
+    stamps: np.ndarray
+    contents: np.ndarray
+
+
+def decode(job: Job, recipe: Recipe) -> Picture | Unreadable:
+    """An image, with its mask when the recipe has masks, or why not. Call it inside `pillow_ready`."""
+    try:
+        image, mask = job
+        size, fit = recipe.size, recipe.fit
+        picture = decode_image(Path(image), size=size, channels=recipe.channels, fit=fit)
+        if not recipe.masks:
+            return picture
+        try:
+            marked = decode_mask(None if mask is None else Path(mask), size=size, fit=fit, aspect=picture.aspect)
+        except Unreadable as reason:  # an unread mask is no empty mask
+            return Unreadable(f"mask: {reason}")
+        return picture._replace(mask=marked)
+    except Unreadable as reason:
+        return reason
+
+
+def watched(job: Job, recipe: Recipe) -> tuple[Picture | Unreadable, Seen]:
+    """As `decode`, and what the files were like. The content is hashed after the pixels were decoded, and the stamps
+    frame both.
+    """
+    seen = Seen(np.zeros((2, 3), np.int64), np.zeros((2, CONTENT_BYTES), np.uint8))
+    files = [name for name in job if name is not None]
+    before = [stamp(name) for name in files]
+    result = decode(job, recipe)
+    for part, (name, was) in enumerate(zip(files, before, strict=True)):
+        seen.stamps[part] = settled(was)
+        hashed = content(name)
+        if stamp(name) == was:  # else it was written to while it was read, and is read again next time
+            seen.contents[part] = np.frombuffer(hashed, np.uint8)
+    return result, seen
 
 
 def decode_image(path: Path, *, size: int, channels: Literal[1, 3], fit: Fit) -> Picture:
