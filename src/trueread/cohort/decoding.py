@@ -90,7 +90,8 @@ def decoded(
     jobs: Sequence[Job], outcomes: np.ndarray, reasons: Mapping[int, str], images: np.ndarray,
     masks: np.ndarray | None, *, tolerated: float, known: tuple[Known, ...] = (),
 ) -> Decoded:  # fmt: skip
-    """The result of reading, from what came of each job. outcomes: of a type that has the fields of `OUTCOME`.
+    """The result of reading, from what came of each job. outcomes: of a type that has the fields of `OUTCOME`, and
+    perhaps the `stamp` of each job's files, which then need not be asked for again.
 
     Raises InputError when more than `tolerated` of the files cannot be read, or all of them.
     """
@@ -114,11 +115,12 @@ def decoded(
 
 def _facts(paths: Sequence[str], outcomes: np.ndarray) -> pd.DataFrame:
     """What the files are, whatever they show."""
+    known = "stamp" in (outcomes.dtype.names or ())
     return pd.DataFrame(
         {
             "width": outcomes["width"].astype(np.int64),
             "height": outcomes["height"].astype(np.int64),
-            "bytes": stamps(paths)[:, 0],
+            "bytes": outcomes["stamp"][:, 0, 0] if known else stamps(paths)[:, 0],
             "bits": np.where(outcomes["white"] == 255, 8, 16),
             "ending": [os.path.splitext(path)[1].lower() for path in paths],  # noqa: PTH122  (of every file)
         }

@@ -163,9 +163,10 @@ def _class_folders(root: Path, parent: Path) -> list[str]:
 
 def _refuse_one_level_too_high(root: Path, parent: Path, names: Sequence[str]) -> None:
     """Raise InputError when every would-be class holds the same sub-folders and no image: sites, say, of classes."""
+    if len(names) == 1 or any(_is_image(e.name) for name in names for e in _visible(root, parent / name)):
+        return
     inside = [set(_subfolders(root, parent / name)) for name in names]
-    images_too = any(_is_image(e.name) for name in names for e in _visible(root, parent / name))
-    if len(names) > 1 and len(inside[0]) > 1 and not images_too and all(s == inside[0] for s in inside):
+    if len(inside[0]) > 1 and all(s == inside[0] for s in inside):
         shared = " and ".join(f"'{s}'" for s in sorted(inside[0], key=natural_key)[:3])
         raise InputError(
             f"'{names[0]}' and '{names[1]}' in '{parent.name}' both hold {shared}, so they do not look like classes; "
