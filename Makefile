@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# A process for each core, up to eight, and one thread in each: threads that share a core wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 .PHONY: help demo test quick lint types results bench clean
 
@@ -20,10 +22,10 @@ demo: $(READY)  ## train, audit and report on the built-in phantom cohort; no da
 	$(BIN)/trueread run studies/quickstart.yaml
 
 test: lint types  ## lint, type check and all tests
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 quick: lint types  ## the same without what trains networks or reads whole cohorts; under two minutes
-	$(BIN)/python -m pytest -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tiny import tiny_cohort
 from trueread.cohort import load_cohort
 from trueread.cohort.cohort import Cohort
 from trueread.errors import InputError
@@ -129,3 +130,36 @@ class TestMistakes:
         several = replace(phantom, labels=labels, task="multilabel")
         with pytest.raises(InputError, match="one class per image"):
             planting(several, "square")
+
+
+class TestCleanTrainingPatients:
+    def test_a_share_of_each_class_carries_nothing_and_a_larger_share_contains_it(self):
+        cohort = tiny_cohort(n=400)
+        kept = []
+        for share in (0.05, 0.1, 0.4):
+            what = planting(cohort, "square", side=0.2, prevalence={"normal": 0.5, "mild": 1.0}, clean=share)
+            made = planted(cohort, what)
+            clean = made.truth["clean"].to_numpy()
+            assert not made.truth["cue"][clean].any()
+            assert (made.images[clean] == cohort.images[clean]).all()
+            training = cohort.table["split"].to_numpy() == "train"
+            assert not clean[~training].any()
+            for k in (0, 1):
+                patients = cohort.table["patient"][training & (cohort.labels == k)]
+                chosen = cohort.table["patient"][clean & (cohort.labels == k)]
+                assert abs(chosen.nunique() - share * patients.nunique()) <= 1
+                assert not set(chosen) & set(cohort.table["patient"][training & ~clean])
+            kept.append(set(cohort.table["id"][clean]))
+        assert kept[0] < kept[1] < kept[2]
+
+    def test_it_is_the_same_among_some_of_the_rows_and_from_what_the_origin_says(self):
+        cohort = tiny_cohort(n=200)
+        what = planting(cohort, "square", side=0.2, prevalence=0.9, clean=0.2)
+        whole, rows = planted(cohort, what), np.arange(0, 200, 3)
+        some = planted(cohort, what, rows=rows)
+        np.testing.assert_array_equal(some.truth["clean"], whole.truth["clean"].to_numpy()[rows])
+        assert planted_in(whole).clean == 0.2
+
+    def test_a_share_outside_its_range_is_refused(self):
+        with pytest.raises(InputError, match=r"clean training patients must be in \[0,1\]; found 1.5"):
+            planting(tiny_cohort(), "square", side=0.2, clean=1.5)

@@ -28,12 +28,15 @@ class Planting:
     """A cue and which images carry it.
 
     shift: the cue. prevalence: by class, the share of its images that carry the cue where it is "biased", in [0,1].
-    seed: of who carries it. Whether an image does depends on its id, its class and the seed alone; between
-    arrangements as few images as possible change.
+    clean: the share of each class's training patients whose images carry no cue, in [0,1]: the small bias-free set that
+    some remedies need. A larger share contains a smaller one.
+    seed: of who carries it. But for the clean ones, whether an image does depends on its id, its class and the seed
+    alone; between arrangements as few images as possible change.
     """
 
     shift: Shift
     prevalence: Mapping[str, float]
+    clean: float = 0.0
     seed: int = 0
 
     def share(self, label: str, arrangement: Arrangement) -> float:
@@ -53,27 +56,44 @@ class Planting:
         shares = np.array([self.share(name, arrangement) for name in cohort.classes])
         return np.array([_uniform(f"{self.seed}/{i}") for i in cohort.table["id"]]) < shares[cohort.labels]
 
+    def kept_clean(self, cohort: Cohort) -> NDArray[np.bool_]:
+        """bool [N]: the images of the training patients that are kept clean, at least one patient of each class. Whose
+        images have several classes counts with the first.
+        """
+        chosen: list[str] = []
+        if self.clean > 0:
+            training = pd.DataFrame({"patient": cohort.table["patient"], "label": cohort.labels})
+            training = training[cohort.table["split"] == "train"].drop_duplicates("patient")
+            for _, patients in training.groupby("label")["patient"]:
+                ranked = sorted(patients, key=lambda patient: _uniform(f"clean/{self.seed}/{patient}"))
+                chosen += ranked[: max(1, round(self.clean * len(ranked)))]
+        return (cohort.table["patient"].isin(chosen) & (cohort.table["split"] == "train")).to_numpy()
+
     def to_json(self) -> dict[str, Any]:
         return {
             "shift": self.shift.name,
             "options": dict(self.shift.options),
             "prevalence": dict(self.prevalence),
+            "clean": self.clean,
             "seed": self.seed,
         }
 
 
 def planting(
-    cohort: Cohort, cue: str | Shift, *, prevalence: float | Mapping[str, float] = 0.95, seed: int = 0, **options: Any
-) -> Planting:
+    cohort: Cohort, cue: str | Shift, *, prevalence: float | Mapping[str, float] = 0.95, clean: float = 0.0,
+    seed: int = 0, **options: Any,
+) -> Planting:  # fmt: skip
     """A cue for the classes of a cohort.
 
     cue: a shift or its name; options: of a shift by name. prevalence: by class; of two classes the one that is left out
-    has 1 minus the other's. A number is the positive class's.
+    has 1 minus the other's. A number is the positive class's. clean: share of the training patients without the cue.
     Raises InputError for a cue or class that is not known, a share outside [0,1], more than two classes with one left
     out, shares that are all alike (no shortcut), and a multilabel task.
     """
     if cohort.task == "multilabel":
         raise InputError(f"{cohort.name}: a cue is planted along with one class per image; the task is multilabel.")
+    if not 0 <= clean <= 1:
+        raise InputError(f"the share of clean training patients must be in [0,1]; found {clean}.")
     shift = SHIFTS.build(cue, {"seed": seed, **options}) if isinstance(cue, str) else cue
     given = dict(prevalence) if isinstance(prevalence, Mapping) else {cohort.classes[-1]: float(prevalence)}
     for name, share in given.items():
@@ -93,7 +113,7 @@ def planting(
             f"the cue is as common in every class ({next(iter(given.values()))}), so it tells none; give the classes "
             "different shares."
         )
-    return Planting(shift, {name: given[name] for name in cohort.classes}, seed)
+    return Planting(shift, {name: given[name] for name in cohort.classes}, clean, seed)
 
 
 def planted(
@@ -102,7 +122,7 @@ def planted(
     """The cohort with the cue put into its images, which are then in memory.
 
     arrangements: by split; the cohort must be split. rows: only these images are kept (all by default). `truth` gets
-    the column "cue" (bool), and `origin` what was planted, so that audits find it.
+    the columns "cue" and "clean" (bool), and `origin` what was planted, so that audits find it.
     Raises InputError for an unsplit cohort, an unknown split or arrangement, and a second planting.
     """
     if not cohort.is_split:
@@ -114,11 +134,14 @@ def planted(
             raise unknown("split", split, SPLITS)
         if arrangement not in ARRANGEMENTS:
             raise unknown("arrangement", arrangement, ARRANGEMENTS)
-    cohort = cohort if rows is None else cohort.subset(rows)
+    clean = what.kept_clean(cohort)
+    if rows is not None:
+        cohort, clean = cohort.subset(rows), clean[rows]
     sides = cohort.table["split"].to_numpy()
     carries = np.zeros(len(cohort), bool)
     for name, arrangement in arrangements.items():
         carries |= what.carries(cohort, arrangement) & (sides == name)
+    carries &= ~clean
     images = np.array(cohort.images)  # a copy, in memory
     for start in range(0, len(cohort), IMAGES_AT_A_TIME):
         part = start + np.flatnonzero(carries[start : start + IMAGES_AT_A_TIME])
@@ -127,7 +150,11 @@ def planted(
     truth = pd.DataFrame(index=range(len(cohort))) if cohort.truth is None else cohort.truth
     described = {**what.to_json(), "arrangements": dict(arrangements)}
     return replace(
-        cohort, images=images, truth=truth.assign(cue=carries), known=(), origin={**cohort.origin, PLANTED: described}
+        cohort,
+        images=images,
+        truth=truth.assign(cue=carries, clean=clean),
+        known=(),
+        origin={**cohort.origin, PLANTED: described},
     )
 
 
@@ -136,7 +163,7 @@ def planted_in(cohort: Cohort) -> Planting | None:
     told = cohort.origin.get(PLANTED)
     if told is None:
         return None
-    return Planting(SHIFTS.build(told["shift"], told["options"]), told["prevalence"], told["seed"])
+    return Planting(SHIFTS.build(told["shift"], told["options"]), told["prevalence"], told["clean"], told["seed"])
 
 
 def with_cue(cohort: Cohort, shift: Shift, rows: NDArray) -> NDArray:
