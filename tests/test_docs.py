@@ -42,7 +42,7 @@ from trueread.progress import set_quiet
 from trueread.registry import Registry
 from trueread.shift.base import SHIFTS
 from trueread.stats import METRICS
-from trueread.study import DataSection, MethodSection, SplitSection, Study
+from trueread.study import DataSection, MethodSection, PlantSection, SplitSection, Study
 from trueread.training.augment import recipes
 from trueread.training.config import TrainConfig
 from trueread.training.hooks import Hooks
@@ -351,6 +351,7 @@ def test_every_source_and_shift_has_a_section_with_all_its_options(registry: Reg
         (Study, "## The keys of a study"),
         (DataSection, "### data"),
         (SplitSection, "### split"),
+        (PlantSection, "### plant"),
         (MethodSection, "### methods"),
         (TrainConfig, "### train"),
     ],
@@ -358,9 +359,8 @@ def test_every_source_and_shift_has_a_section_with_all_its_options(registry: Reg
 )
 def test_every_key_of_a_study_is_documented(model: type[BaseModel], heading: str) -> None:
     rows = option_table(DOCS / "study.md", heading)
-    needed = {Study: {"data": "phantom"}, DataSection: {"source": "phantom"}, MethodSection: {"name": "erm"}}.get(
-        model, {}
-    )
+    required = {"data": "phantom", "source": "phantom", "name": "erm", "cue": "square"}
+    needed = {key: required[key] for key, field in model.model_fields.items() if field.is_required()}
     assert set(rows) == set(model.model_fields)
     defaults = model.model_validate(needed)
     for key, row in rows.items():

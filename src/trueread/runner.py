@@ -39,7 +39,9 @@ from trueread.record import cohort_facts, environment, metrics_table, threshold_
 from trueread.report import make_gallery, write_model_card, write_report
 from trueread.report.check_words import CHECK_PAGE, in_short
 from trueread.report.summary import SUMMARY, Json
-from trueread.study import MethodSection, Study
+from trueread.shift.base import SHIFTS
+from trueread.shift.planting import planted, planting
+from trueread.study import MethodSection, PlantSection, Study
 from trueread.training.checkpoint import drop_checkpoint
 from trueread.training.device import choose_device, choose_precision, describe
 from trueread.training.evaluate import predict_probabilities
@@ -61,11 +63,15 @@ def run_study(
     start = time.perf_counter()
     folder = Path(folder) if folder is not None else Path("runs") / study.name
     methods = [(m, _build(m)) for m in study.methods]  # a wrong name or option must not wait for the data
+    if study.plant is not None:
+        SHIFTS.build(study.plant.cue, study.plant.options)
     audits = build_audits(study.audits)
     merged_thresholds(study.thresholds)
     refuse_other_study(folder, study)
     cohort = load_data(study) if cohort is None else cohort
     cohort = split_data(cohort, study, folder)
+    if study.plant is not None:
+        cohort = plant(cohort, study.plant)
     together = processes()
     together.wait()  # until all have seen whose the folder was
     if together.leads:
@@ -132,6 +138,16 @@ def split_data(cohort: Cohort, study: Study, folder: Path) -> Cohort:
         return anew
     earlier = apply_split(cohort, saved)
     return anew if (earlier.table["split"] == anew.table["split"]).all() else earlier
+
+
+def plant(cohort: Cohort, what: PlantSection) -> Cohort:
+    """The cohort with the study's shortcut in it."""
+    cue = planting(cohort, what.cue, prevalence=what.prevalence, clean=what.clean, seed=what.seed, **what.options)
+    made = planted(cohort, cue)
+    assert made.truth is not None
+    carrying, clean = made.truth["cue"].sum(), made.truth["clean"].sum()
+    say(f"{cohort.name}: '{what.cue}' is planted into {carrying:,} images; {clean:,} training images are kept clean.")
+    return made
 
 
 def train_method(study: Study, cohort: Cohort, section: MethodSection, made: Method, folder: Path) -> None:

@@ -56,6 +56,24 @@ class SplitSection(BaseModel):
         return self
 
 
+class PlantSection(BaseModel):
+    """A shortcut put into the images, to try remedies on: biased in training and validation, absent from the test.
+
+    See `trueread.shift.planting.planting`. Every other key is an option of the cue.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    cue: str
+    prevalence: Annotated[float, Field(ge=0, le=1)] | dict[str, Annotated[float, Field(ge=0, le=1)]] = 0.95
+    clean: Annotated[float, Field(ge=0, le=1)] = 0.0
+    seed: Seed = 0
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
 class MethodSection(BaseModel):
     """A method by name, or several joined by a plus sign. Every other key is an option of it."""
 
@@ -86,6 +104,7 @@ class Study(BaseModel):
     description: str = ""
     data: DataSection
     split: SplitSection = SplitSection()
+    plant: PlantSection | None = None
     check: bool = True
     train: TrainConfig = TrainConfig()
     methods: Annotated[list[MethodSection], Field(min_length=1)] = Field(
@@ -101,6 +120,11 @@ class Study(BaseModel):
     @classmethod
     def _bare_source(cls, value: Any) -> Any:
         return {"source": value} if isinstance(value, str) else value
+
+    @field_validator("plant", mode="before")
+    @classmethod
+    def _bare_cue(cls, value: Any) -> Any:
+        return {"cue": value} if isinstance(value, str) else value
 
     @field_validator("methods", mode="before")
     @classmethod

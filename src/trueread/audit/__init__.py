@@ -1,6 +1,11 @@
 """One file per question asked of a trained classifier. One line per audit registers it."""
 
-from trueread.audit import calibration, performance, subgroups  # noqa: F401  (each registers its audit)
+from trueread.audit import (  # noqa: F401  (each registers its audit)
+    calibration,
+    performance,
+    shortcut_reliance,
+    subgroups,
+)
 from trueread.audit.base import (
     AUDITS,
     Audit,

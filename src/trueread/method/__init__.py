@@ -3,11 +3,17 @@
 from trueread.method import (  # noqa: F401  (each registers its method)
     balanced_sampling,
     class_weights,
+    clean_only,
+    dfr,
     erm,
+    final_layer_distillation,
     focal,
+    groupdro,
+    jtt,
     label_smoothing,
     logit_adjustment,
     mixup,
+    specialist,
 )
 from trueread.method.base import METHODS, Composite, Method, build_method, method
 

@@ -31,11 +31,11 @@ def clean_rows(setup: Setup, clean: str | list[str], *, fraction: float | None =
         rows = _some(cohort, rows, fraction * _patients_per_class(cohort, setup.train_rows), seed=setup.seed)
     present = np.unique(cohort.labels[rows]) if cohort.task != "multilabel" else np.arange(cohort.n_classes)
     lacking = [name for k, name in enumerate(cohort.classes) if k not in present]
-    if lacking:
-        found = f"{len(rows)} clean images among the {len(setup.train_rows)} of training" if len(rows) else "none"
+    if len(rows) == 0 or lacking:
+        found = f"{len(rows)}, none of '{lacking[0]}'" if len(rows) else "none"
         raise InputError(
-            f"{cohort.name}: clean training images of every class are needed; found {found}, none of '{lacking[0]}'. "
-            "Mark some in a column of the table, or list their ids."
+            f"{cohort.name}: clean training images of every class are needed; found {found}, among the "
+            f"{len(setup.train_rows)} of training. Mark some in a column of the table, or list their ids."
         )
     return rows
 
@@ -61,7 +61,7 @@ def _marked(cohort: Cohort, clean: str | list[str]) -> NDArray[np.bool_]:
 
 def _read_ids(path: Path) -> list[str]:
     try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"the list of clean images {path} cannot be read ({error}); give a text file of ids."
@@ -87,7 +87,7 @@ def _patients_per_class(cohort: Cohort, rows: NDArray[np.int64]) -> NDArray[np.f
 
 def _some(cohort: Cohort, rows: NDArray[np.int64], at_most: NDArray[np.float64], *, seed: int) -> NDArray[np.int64]:
     """The rows of some patients: at most so many of each class, at least one."""
-    first = _first_of_each(cohort, rows).sample(frac=1.0, random_state=seed)
+    first = _first_of_each(cohort, rows).sample(frac=1.0, random_state=np.random.default_rng(seed))
     place = first.groupby("label").cumcount()
     limits = np.maximum(1, np.round(at_most))
     chosen = first.loc[place.to_numpy() < limits[first["label"].to_numpy()], "patient"]

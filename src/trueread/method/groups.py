@@ -25,8 +25,8 @@ def groups_of(cohort: Cohort, rows: NDArray[np.int64], attribute: str) -> tuple[
     text = values.astype(object).where(values.notna(), "unknown").astype(str).to_numpy()
     if len(set(text)) < 2:
         raise InputError(
-            f"{cohort.name}: '{attribute}' has one value in training ({text[0]}), so it makes no groups; name another "
-            "attribute."
+            f"{cohort.name}: '{attribute}' has one value in the {len(rows)} images to be grouped ({text[0]}), so it "
+            "makes no groups; name another attribute."
         )
     named = [f"{cohort.classes[k]}, {attribute}: {v}" for k, v in zip(cohort.labels[rows], text, strict=True)]
     codes, names = pd.factorize(np.array(named, dtype=object), sort=True)

@@ -26,6 +26,7 @@ EXPECTED = {
     "performance": "How well it tells the classes apart",
     "calibration": "Whether its probabilities mean what they say",
     "subgroups": "Whether it works equally well for groups of patients",
+    "shortcut-reliance": "Whether marks that have nothing to do with the disease move its answer",
 }
 
 

@@ -16,7 +16,12 @@ from trueread.report.words import counted, difference_text, joined, p_text, reas
 from trueread.stats.estimate import Estimate
 
 # Measures besides the headline that a reader looks for beside it.
-FURTHER = {"performance": ("balanced-accuracy",), "calibration": ("brier",), "subgroups": ("worst-group",)}
+FURTHER = {
+    "performance": ("balanced-accuracy",),
+    "calibration": ("brier",),
+    "subgroups": ("worst-group",),
+    "shortcut-reliance": ("auroc-clean", "auroc-flipped"),
+}
 SIGNS = {"pass": "✓", "warn": "!", "fail": "✕", "no threshold": "·", "not measured": "–"}
 JUDGED = ("pass", "warn", "fail")
 

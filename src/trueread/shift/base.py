@@ -115,7 +115,8 @@ class Draw:
         generator = torch.Generator()
         rows = []
         for i in self.ids:
-            digest = blake2b(f"{self.seed}/{self.shift}/{purpose}/{i}".encode(), digest_size=8).digest()
+            text = f"{self.seed}/{self.shift}/{purpose}/{i}"
+            digest = blake2b(text.encode(errors="surrogateescape"), digest_size=8).digest()
             generator.manual_seed(int.from_bytes(digest, "big") >> 1)
             rows.append(make(generator))
         return torch.stack(rows).to(like)

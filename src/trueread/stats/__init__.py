@@ -23,6 +23,7 @@ from trueread.stats.calibration import (
 from trueread.stats.compare import Comparison, holm, holm_adjusted, paired_difference
 from trueread.stats.confusion import confusion_matrices, confusion_matrix, decide, per_class_recall
 from trueread.stats.delong import delong, delong_test
+from trueread.stats.distance import total_variation
 from trueread.stats.estimate import Estimate
 from trueread.stats.metrics import METRICS, Metric, point, statistic
 from trueread.stats.tasks import TASKS, Task, Threshold, check_probabilities
@@ -68,6 +69,7 @@ __all__ = [
     "reliability_table",
     "stack",
     "statistic",
+    "total_variation",
     "weighted_mean",
     "wilson_interval",
 ]
