@@ -278,12 +278,32 @@ def report(run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="folde
     print(commands.report(run_folder))
 
 
+@app.command()
+def paper(
+    name: Annotated[str, typer.Argument(metavar="PAPER", help="a name of `trueread list papers`")],
+    scale: Annotated[str, typer.Option(help="smoke (minutes, no data), cpu (hours) or gpu")] = "smoke",
+    data: Annotated[Path | None, typer.Option(help="folder of the real images; $TRUEREAD_DATA by default")] = None,
+    out: Out = None,
+) -> None:
+    """Run a published protocol with everything it is compared with; prints the path of its result.
+
+    Interrupted, it continues when the same command is given again.
+
+    Example: `trueread paper specialist --scale smoke`
+    """
+    from trueread import commands
+
+    print(commands.run_paper(name, scale=scale, out=out, data=data))
+
+
 @app.command("list")
 def list_(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="methods, audits, checks, shifts, sources or backbones")],
+    kind: Annotated[
+        str, typer.Argument(metavar="KIND", help="methods, audits, checks, shifts, sources, backbones or papers")
+    ],
     as_json: AsJson = False,
 ) -> None:
-    """List what can be named: methods, audits, checks, shifts, sources, backbones.
+    """List what can be named: methods, audits, checks, shifts, sources, backbones, papers.
 
     Example: `trueread list methods --json`
     """

@@ -31,6 +31,7 @@ from trueread.model.classifier import Classifier
 from trueread.model.explain import grad_cam
 from trueread.model.predictor import Predictor
 from trueread.options import option_names, validate
+from trueread.paper.base import PAPERS, run_paper
 from trueread.progress import say, track
 from trueread.record import metrics_table
 from trueread.report import write_report
@@ -216,10 +217,10 @@ def report(run_folder: str | Path) -> Path:
 
 
 def catalogue(kind: str) -> list[dict[str, Any]]:
-    """What can be named: kind "methods", "audits", "checks", "shifts", "sources" or "backbones"; name, summary,
-    source and options of each.
+    """What can be named: kind "methods", "audits", "checks", "shifts", "sources", "backbones" or "papers"; name,
+    summary, source and options of each.
     """
-    registries: dict[str, Any] = {r.plural: r for r in (METHODS, AUDITS, CHECKS, SHIFTS, SOURCES, BACKBONES)}
+    registries: dict[str, Any] = {r.plural: r for r in (METHODS, AUDITS, CHECKS, SHIFTS, SOURCES, BACKBONES, PAPERS)}
     if kind not in registries:
         raise unknown("kind of thing to list", kind, registries)
     rows = [
@@ -307,4 +308,4 @@ def _say_what_is_asked(subject: Subject) -> None:
     say(f"asked about {n} {'test ' if cohort.is_split else ''}images {patients}{left_out}.")
 
 
-__all__ = ["audit", "catalogue", "predict", "report", "run", "train"]
+__all__ = ["audit", "catalogue", "predict", "report", "run", "run_paper", "train"]

@@ -46,7 +46,7 @@ KEYS = (
 )
 KERMANY_PATIENT = r"person\d+|(?:NORMAL2-)?IM-\d+"
 COHORTS: dict[str, dict[str, Any]] = {
-    "phantom": {"source": "phantom", "n_images": 600},
+    "phantom": {"source": "phantom", "n_images": 400},
     "kermany": {"source": "folder:{data}/kermany", "patient": KERMANY_PATIENT, "modality": "radiograph"},
     "ham10000": {
         "source": "csv:{data}/ham10000/metadata.csv", "name": "ham10000", "patient": "lesion_id", "mask": "",
@@ -91,7 +91,7 @@ class SpecialistPaper(Paper):
 
     title = "Planted shortcuts: specialist-teacher distillation and its alternatives"
     scales: ClassVar[Mapping[str, Scale]] = {
-        "smoke": Scale(("phantom",), 28, 600, 1, {"epochs": 2, "batch_size": 32}, resamples=200),
+        "smoke": Scale(("phantom",), 28, 400, 1, {"epochs": 2, "batch_size": 32}, resamples=200),
         "cpu": Scale(("kermany", "ham10000"), 64, 2400, 3, {"epochs": 8, "batch_size": 64}),
         "gpu": Scale(
             ("kermany", "ham10000"), 128, 1_000_000, 3, {"epochs": 20, "batch_size": 64, "backbone": "resnet18"}
