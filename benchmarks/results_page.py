@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import reliability_page
+import specialist_page
 from sheet import HEAD, Row, cells, number
 
 from trueread import Estimate
@@ -197,6 +198,8 @@ def replay_section(result: dict[str, Any]) -> str:
 
 SECTIONS = {
     "erm": erm_section,
+    "specialist-cpu": specialist_page.section,
+    "specialist-gpu": specialist_page.section,
     "copies": copies_section,
     "speed": speed_section,
     "speed-gpu": speed_section,

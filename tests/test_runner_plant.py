@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from html import unescape
+
 import pytest
 import torch
 
@@ -40,6 +42,8 @@ def test_every_method_trains_on_the_planted_cohort(tmp_path, monkeypatch, capsys
         plain = assign_splits(with_sites())
         assert (cohort.images[test] == plain.images[test]).all()
     assert "'square' is planted into" in capsys.readouterr().err
+    report = unescape((folder / "report.html").read_text())
+    assert "'square' in 10% of the images of 'normal' and 90% of the images of 'mild' (train and val)" in report
     saved = load_study(folder / "study.yaml").plant
     assert (saved.clean, saved.options) == (0.2, {"severity": 1.0, "side": 0.2})
 

@@ -20,6 +20,7 @@ from trueread.audit.finding import Finding
 from trueread.cohort.cohort import SPLITS, Cohort
 from trueread.cohort.split import split_note
 from trueread.files import without_folders
+from trueread.shift.planting import PLANTED, planted_in
 
 PACKAGES = ("torch", "torchvision", "timm", "lightning", "monai", "numpy", "scipy", "scikit-learn", "pandas")
 
@@ -71,10 +72,22 @@ def cohort_facts(cohort: Cohort) -> dict[str, Any]:
         "white": cohort.white,
         "digest": cohort.digest,
         "attributes": cohort.attributes,
+        "planted": _planted(cohort),
         "n_omitted": len(cohort.omitted),
         "omitted": [{"reason": str(r)} for r in cohort.omitted["reason"]],
         "split": split,
     }
+
+
+def _planted(cohort: Cohort) -> str | None:
+    """The shortcut that was put into the images, in words."""
+    what = planted_in(cohort)
+    if what is None:
+        return None
+    shares = " and ".join(f"{share:.0%} of the images of '{name}'" for name, share in what.prevalence.items())
+    where = [split for split, arrangement in cohort.origin[PLANTED]["arrangements"].items() if arrangement == "biased"]
+    clean = f"; {what.clean:.0%} of the training patients are without it" if what.clean else ""
+    return f"'{what.shift.name}' in {shares} ({' and '.join(where)}){clean}"
 
 
 def metrics_table(findings: Sequence[tuple[str, Sequence[Finding]]]) -> pd.DataFrame:

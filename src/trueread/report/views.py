@@ -178,6 +178,8 @@ def caveats(summary: Json) -> list[str]:
                 "the numbers may be wrong: see Check of the data"
             ),
         )
+    if cohort.get("planted"):
+        found.insert(0, sentence(f"This is an experiment: a shortcut was planted into the images, {cohort['planted']}"))
     if not cohort.get("patients_known", True):
         found.append(
             "Nobody said which images belong to the same patient, so every image counts as a patient of its own. If "
@@ -207,6 +209,7 @@ def cohort_facts(summary: Json) -> list[tuple[str, str]]:
         ("White", f"stored intensity {c['white']:,} is shown and read as 1" if c.get("white") else None),
         ("Attributes", joined(c.get("attributes") or []) or "none"),
         ("Split", (c.get("split") or {}).get("how")),
+        ("Planted shortcut", c.get("planted")),
         ("Fingerprint", f"{c['digest']} (of images, labels and ids)" if c.get("digest") else None),
     ]
     return [(name, str(value)) for name, value in facts if value not in (None, "")]
