@@ -41,8 +41,14 @@ SLOW_FILES = {
 }
 
 
+LONGEST = {"test_survival.py", "test_check_real.py", "test_bad_input.py", "test_check_copies.py", "test_docs.py"}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tables and fuzzing of many small cases are slow as a whole: `make quick` leaves them out."""
+    """Tables and fuzzing of many small cases are slow as a whole: `make quick` leaves them out. The longest files come
+    first, so that of several processes none waits for one of them at the end.
+    """
+    items.sort(key=lambda item: item.path.name not in LONGEST)
     for item in items:
         if item.path.name in SLOW_FILES:
             item.add_marker(pytest.mark.slow)

@@ -64,7 +64,7 @@ class TestProbes:
         features = np.random.default_rng(0).normal(5, [1, 10, 0.1], size=(len(rows), 3))
         features[:, 1] += 8 * cohort.labels[rows]
         features = np.hstack([features, np.full((len(rows), 1), 3.0)])  # a dead channel
-        probe = fitted_probe(features, cohort, rows, seed=0)
+        probe = fitted_probe(features, cohort, rows, every=features, seed=0)
         said = probe(torch.from_numpy(features).float()).log_softmax(1).exp().numpy()
         x = (features[:, :3] - features[:, :3].mean(0)) / features[:, :3].std(0)
         by_strength = [LogisticRegression(C=c, max_iter=1000).fit(x, cohort.labels[rows]) for c in STRENGTHS]
@@ -77,7 +77,7 @@ class TestProbes:
             rows = cohort.rows("train")
             labels = cohort.labels[rows].reshape(len(rows), -1)
             features = np.nan_to_num(labels[:, :1]) * 2 + np.random.default_rng(0).normal(size=(len(rows), 2)) * 0.3
-            said = fitted_probe(features, cohort, rows, seed=0)(torch.from_numpy(features).float())
+            said = fitted_probe(features, cohort, rows, every=features, seed=0)(torch.from_numpy(features).float())
             score = said[:, 1] - said[:, 0] if task == "binary" else said[:, 0]
             known = ~np.isnan(labels[:, 0].astype(float))
             assert point("auroc", _two(score[known]), labels[known, 0].astype(int), task="binary") > 0.99
@@ -86,18 +86,37 @@ class TestProbes:
         cohort = tiny_cohort(n=100)
         rows = cohort.rows("train")
         features = np.random.default_rng(0).normal(size=(len(rows), 200))
-        said = fitted_probe(features, cohort, rows, seed=0)(torch.from_numpy(features).float()).softmax(1)
+        said = fitted_probe(features, cohort, rows, every=features, seed=0)(torch.from_numpy(features).float()).softmax(
+            1
+        )
         assert said.max() < 0.75, "an unpenalised fit separates 60 images in 200 dimensions with certainty"
+
+    def test_what_hardly_varies_on_clean_images_is_not_blown_up(self):
+        """The second feature carries the cue: nearly constant on the clean images, far off on the others."""
+        cohort = tiny_cohort(n=200)
+        rows = cohort.rows("train")
+        generator = np.random.default_rng(0)
+        clean = np.stack([cohort.labels[rows] + generator.normal(size=len(rows)) * 0.3,
+                          0.01 * cohort.labels[rows] + generator.normal(size=len(rows)) * 0.002], axis=1)  # fmt: skip
+        every = np.concatenate([clean, [*clean, 0, 5]])
+        probe = fitted_probe(clean, cohort, rows, every=every, seed=0)
+        with_cue = probe(torch.from_numpy([*clean, 0, 5]).float()).softmax(1)
+        without = probe(torch.from_numpy(clean).float()).softmax(1)
+        assert (with_cue - without).abs().max() < 0.2
+        blown_up = fitted_probe(clean, cohort, rows, every=clean, seed=0)
+        assert blown_up(torch.from_numpy([*clean, 0, 5]).float()).softmax(1)[:, 1].min() > 0.99
 
     def test_one_patient_of_a_class_and_a_label_that_is_never_there(self):
         cohort = tiny_cohort(n=60)
         rows = np.concatenate([np.flatnonzero(cohort.labels == 0)[:9], np.flatnonzero(cohort.labels == 1)[:1]])
-        assert fitted_probe(np.random.default_rng(0).normal(size=(10, 4)), cohort, rows, seed=0).weight.isfinite().all()
+        features = np.random.default_rng(0).normal(size=(10, 4))
+        assert fitted_probe(features, cohort, rows, every=features, seed=0).weight.isfinite().all()
         many = tiny_cohort("multilabel", n=60)
         labels = many.labels.copy()
         labels[:, 1] = np.where(np.isnan(labels[:, 1]), np.nan, 0)
         many = replace(many, labels=labels)
-        probe = fitted_probe(np.random.default_rng(0).normal(size=(60, 4)), many, np.arange(60), seed=0)
+        features = np.random.default_rng(0).normal(size=(60, 4))
+        probe = fitted_probe(features, many, np.arange(60), every=features, seed=0)
         assert probe(torch.zeros(1, 4))[0, 1].sigmoid() < 0.05
 
 

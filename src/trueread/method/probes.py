@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from trueread.cohort.cohort import Cohort
@@ -37,26 +38,27 @@ def layer_features(
     return {layer: torch.cat(vectors).numpy() for layer, vectors in parts.items()}
 
 
-def fitted_probe(features: NDArray, cohort: Cohort, rows: NDArray[np.int64], *, seed: int) -> nn.Linear:
+def fitted_probe(features: NDArray, cohort: Cohort, rows: NDArray[np.int64], *, every: NDArray, seed: int) -> nn.Linear:
     """Multinomial logistic regression of the labels at `rows` on features float [n,F], as a linear layer, frozen.
 
-    The features are standardised, which is folded into the layer. The strength of the L2 penalty is the one of
-    `STRENGTHS` with the smallest cross-validated log loss, folds by patient: a probe that is too sure of itself is a
-    useless target. Multilabel: a logistic regression for each label on the images where it is known.
+    every: float [N,F], the same features of all training images, by which they are standardised: what a shortcut moves
+    is nearly constant on clean images, and would be blown up. The standardisation is folded into the layer. The
+    strength of the L2 penalty is the one of `STRENGTHS` with the smallest cross-validated log loss, folds by patient: a
+    probe that is too sure of itself is a useless target. Multilabel: a logistic regression for each label on the images
+    where it is known.
     """
-    mean, scale = features.mean(0), features.std(0)
-    scale = np.where(scale > 1e-6 * (np.abs(mean) + 1e-12), scale, 1.0)
-    x, patients = (features - mean) / scale, cohort.patient_codes(rows)
+    scaler = StandardScaler().fit(every)
+    x, patients = scaler.transform(features).astype(np.float64), cohort.patient_codes(rows)
     labels = cohort.labels[rows]
     if cohort.task == "multilabel":
         fits = [_of_label(x, labels[:, k], patients, seed=seed) for k in range(cohort.n_classes)]
     else:
         fits = [_regression(x, labels, patients, n_classes=cohort.n_classes, seed=seed)]
-    weight, bias = np.concatenate([w for w, _ in fits]), np.concatenate([b for _, b in fits])
+    weight, bias = np.concatenate([w for w, _ in fits]) / scaler.scale_, np.concatenate([b for _, b in fits])
     layer = nn.Linear(features.shape[1], len(weight))
     with torch.no_grad():
-        layer.weight.copy_(torch.from_numpy(weight / scale))
-        layer.bias.copy_(torch.from_numpy(bias - (weight / scale) @ mean))
+        layer.weight.copy_(torch.from_numpy(weight))
+        layer.bias.copy_(torch.from_numpy(bias - weight @ scaler.mean_))
     return layer.requires_grad_(False)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from trueread.model.classifier import Classifier
 from trueread.progress import say
 from trueread.training.hooks import Setup, Step, cross_entropy
 
+STANDARDISED_BY = 2000  # training images, for the teacher's probes
 Probes = Literal["free", "shared", "supervised"]
 
 
@@ -75,9 +77,14 @@ class Specialist(Method):
     def _fit_probes(self, setup: Setup) -> None:
         rows = clean_rows(setup, self.clean, fraction=self.fraction)
         layers = list(dict.fromkeys(self.pairs.values()))
-        features = layer_features(self.teacher, setup.store, rows, layers, precision=setup.precision)
+        others = np.random.default_rng([setup.seed, *b"probes"]).permutation(setup.train_rows)[:STANDARDISED_BY]
+        features, every = (
+            layer_features(self.teacher, setup.store, r, layers, precision=setup.precision) for r in (rows, others)
+        )
         for place, layer in enumerate(self.pairs.values()):
-            self.teacher_probes[place] = fitted_probe(features[layer], setup.cohort, rows, seed=setup.seed)
+            self.teacher_probes[place] = fitted_probe(
+                features[layer], setup.cohort, rows, every=every[layer], seed=setup.seed
+            )
         self.teacher_probes.to(setup.device)
         if self.probes == "shared":
             self.student_probes.load_state_dict(self.teacher_probes.state_dict())
