@@ -32,21 +32,36 @@ def quiet_and_on_one_thread():
     set_quiet(False)
 
 
-SLOW_FILES = {
+SLOW_FILES = {  # most of whose tests train a network, or that are tables and fuzzing of many small cases
     "test_bad_input.py",
-    "test_reader_fuzz.py",
-    "test_study_fuzz.py",
+    "test_benchmarks.py",
     "test_check_attributes.py",
+    "test_check_copies.py",
     "test_check_cues.py",
+    "test_commands.py",
+    "test_method_compose.py",
+    "test_method_dfr.py",
+    "test_method_groupdro.py",
+    "test_method_jtt.py",
+    "test_method_seam.py",
+    "test_method_specialist.py",
+    "test_reader_fuzz.py",
+    "test_runner.py",
+    "test_runner_check.py",
+    "test_study_fuzz.py",
+    "test_training_fit.py",
+    "test_training_precision.py",
+    "test_training_resume.py",
+    "test_workers.py",
 }
-
-
-LONGEST = {"test_survival.py", "test_check_real.py", "test_bad_input.py", "test_check_copies.py", "test_docs.py"}
+LONGEST = {
+    "test_bad_input.py", "test_check_copies.py", "test_check_real.py", "test_docs.py", "test_runner.py", "test_survival.py",
+}  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tables and fuzzing of many small cases are slow as a whole: `make quick` leaves them out. The longest files come
-    first, so that of several processes none waits for one of them at the end.
+    """`make quick` leaves the slow files out. The longest ones come first, so that of several processes none waits for
+    one of them at the end.
     """
     items.sort(key=lambda item: item.path.name not in LONGEST)
     for item in items:

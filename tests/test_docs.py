@@ -381,7 +381,8 @@ def test_every_metric_threshold_recipe_and_hook_is_described() -> None:
     for name, metric in METRICS.items():
         assert f"| `{name}` | {metric.title} |" in statistics
     for name, threshold in default_thresholds().items():
-        assert re.search(rf"\| `{name}` \| [^|]+ \| (at least|at most) {threshold:g} \|", statistics)
+        limit = "none" if threshold is None else f"(at least|at most) {threshold:g}"
+        assert re.search(rf"\| `{name}` \| [^|]+ \| {limit} \|", statistics)
     for name in recipes():
         assert f"`{name}`" in study
     for hook in (h for h in vars(Hooks) if not h.startswith("_") and h not in ("taps", "replayable")):

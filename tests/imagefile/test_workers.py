@@ -106,7 +106,8 @@ def test_a_program_that_python_is_built_into_is_not_started(files, program, monk
 
 
 SCRIPT = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a background job ignores
 from pathlib import Path
 from trueread.cohort import decoding
 from trueread.cohort.read import read_images
