@@ -55,8 +55,13 @@ SLOW_FILES = {  # most of whose tests train a network, or that are tables and fu
     "test_workers.py",
 }
 LONGEST = {
-    "test_bad_input.py", "test_check_copies.py", "test_check_real.py", "test_docs.py", "test_runner.py", "test_survival.py",
-}  # fmt: skip
+    "test_bad_input.py",
+    "test_check_copies.py",
+    "test_check_real.py",
+    "test_docs.py",
+    "test_runner.py",
+    "test_survival.py",
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
