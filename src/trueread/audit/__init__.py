@@ -3,6 +3,8 @@
 from trueread.audit import (  # noqa: F401  (each registers its audit)
     calibration,
     performance,
+    shortcut_layers,
+    shortcut_power,
     shortcut_reliance,
     subgroups,
 )

@@ -38,6 +38,7 @@ class Audit:
     """A question asked of a subject.
 
     question: as a person would ask it. needs: what must be there. better: direction of the headline number.
+    on_request: asked only when named, because it costs trainings of its own; "all" leaves it out.
     `run` answers with a Finding whose first measure is the headline; it raises NotMeasured when it finds that it
     cannot.
     """
@@ -46,6 +47,7 @@ class Audit:
     question: ClassVar[str] = ""
     needs: ClassVar[set[Needs]] = {Needs.PROBABILITIES}
     better: ClassVar[Better] = Better.HIGHER
+    on_request: ClassVar[bool] = False
 
     def run(self, subject: Subject) -> Finding:
         """Answer the question about `subject`."""
@@ -107,14 +109,17 @@ def merged_thresholds(given: Mapping[str, float | None]) -> dict[str, float | No
 
 
 def build_audits(names: Sequence[str | Mapping[str, Any]] | str = "all") -> list[Audit]:
-    """Audits by name, with options as mappings ({"name": "calibration", "bins": 10}); "all" is every registered one."""
+    """Audits by name, with options as mappings ({"name": "calibration", "bins": 10}); "all" is every registered one
+    that is not asked on request only.
+    """
     if isinstance(names, str):
         if names != "all":
             names = [n.strip() for n in names.split(",")]
         else:
             order = list(default_thresholds())  # the reader's order; audits without a threshold come last
             ranked = sorted(AUDITS.entries(), key=lambda e: order.index(e.name) if e.name in order else len(order))
-            return [AUDITS.build(e.name) for e in ranked]
+            every = [AUDITS.build(e.name) for e in ranked]
+            return [a for a in every if not a.on_request]
     built = []
     for entry in names:
         options = {} if isinstance(entry, str) else dict(entry)

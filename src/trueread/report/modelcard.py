@@ -27,6 +27,7 @@ EXPECTED = {
     "calibration": "Whether its probabilities mean what they say",
     "subgroups": "Whether it works equally well for groups of patients",
     "shortcut-reliance": "Whether marks that have nothing to do with the disease move its answer",
+    "shortcut-layers": "In which layer such marks enter, and whether they are used there",
 }
 
 
