@@ -38,7 +38,7 @@ class Audit:
     """A question asked of a subject.
 
     question: as a person would ask it. needs: what must be there. better: direction of the headline number.
-    on_request: asked only when named, because it costs trainings of its own; "all" leaves it out.
+    on_request: asked only when named, because it costs much or answers a question that few ask; "all" leaves it out.
     `run` answers with a Finding whose first measure is the headline; it raises NotMeasured when it finds that it
     cannot.
     """

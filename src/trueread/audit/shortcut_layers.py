@@ -45,6 +45,7 @@ FEWEST = 5  # training images of a class: among fewer, hardly any are neighbours
 class ShortcutLayers(Audit):
     """Where in the network a prediction is settled, with and without a mark; where the mark can be read and is used."""
 
+    on_request = True
     question = "In which layer does a mark enter, and is it used there?"
     needs: ClassVar[set[Needs]] = {Needs.GRADIENTS}
     better = Better.HIGHER

@@ -29,7 +29,7 @@ class ShortcutReliance(Audit):
         strengths: Annotated[
             tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)
         ] = (0.25, 0.5, 1.0),
-        images: Annotated[int, Field(ge=20)] = 400,
+        images: Annotated[int, Field(ge=20)] = 200,
     ) -> None:  # fmt: skip
         """strengths: severities of the cues; the middle one is judged. images: into at most so many test images."""
         self.strengths, self.images = sorted(set(strengths)), images
