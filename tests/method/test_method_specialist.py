@@ -98,13 +98,14 @@ class TestProbes:
         generator = np.random.default_rng(0)
         clean = np.stack([cohort.labels[rows] + generator.normal(size=len(rows)) * 0.3,
                           0.01 * cohort.labels[rows] + generator.normal(size=len(rows)) * 0.002], axis=1)  # fmt: skip
-        every = np.concatenate([clean, [*clean, 0, 5]])
+        moved = clean + np.array([0, 5])
+        every = np.concatenate([clean, moved])
         probe = fitted_probe(clean, cohort, rows, every=every, seed=0)
-        with_cue = probe(torch.from_numpy([*clean, 0, 5]).float()).softmax(1)
+        with_cue = probe(torch.from_numpy(moved).float()).softmax(1)
         without = probe(torch.from_numpy(clean).float()).softmax(1)
         assert (with_cue - without).abs().max() < 0.2
         blown_up = fitted_probe(clean, cohort, rows, every=clean, seed=0)
-        assert blown_up(torch.from_numpy([*clean, 0, 5]).float()).softmax(1)[:, 1].min() > 0.99
+        assert blown_up(torch.from_numpy(moved).float()).softmax(1)[:, 1].min() > 0.99
 
     def test_one_patient_of_a_class_and_a_label_that_is_never_there(self):
         cohort = tiny_cohort(n=60)
