@@ -16,8 +16,8 @@ from PIL import Image
 from trueread.cohort import decoding
 from trueread.cohort.cache import Cache
 from trueread.cohort.read import read_images
-from trueread.imagefile.decode import Recipe, Unreadable, pillow_ready
-from trueread.imagefile.workers import Workers, decode_here
+from trueread.imagefile.decode import Recipe, Unreadable, decoded, pillow_ready
+from trueread.imagefile.workers import Workers
 
 N = 90
 
@@ -85,7 +85,7 @@ def told(outcome):
 def test_processes_that_die_are_replaced_by_this_one(files, watch):
     recipe, jobs = Recipe(16, 1, "crop"), [(str(file), None) for file in files]
     with pillow_ready():
-        expected = [told(outcome) for outcome in decode_here(jobs, recipe, watch=watch)]
+        expected = [told(outcome) for outcome in decoded(jobs, recipe, watch=watch)]
         with Workers(2, recipe, watch=watch) as workers:
             assert [told(outcome) for outcome in workers(jobs)] == expected
             assert [process.is_ready for process in workers.started] == [True, False]
@@ -102,7 +102,7 @@ def test_a_program_that_python_is_built_into_is_not_started(files, program, monk
     recipe, jobs = Recipe(16, 1, "crop"), [(str(file), None) for file in files[:5]]
     with pillow_ready(), Workers(2, recipe, watch=False) as workers:
         assert workers.started == []
-        assert [told(outcome) for outcome in workers(jobs)] == [told(o) for o in decode_here(jobs, recipe, watch=False)]
+        assert [told(outcome) for outcome in workers(jobs)] == [told(o) for o in decoded(jobs, recipe, watch=False)]
 
 
 SCRIPT = """

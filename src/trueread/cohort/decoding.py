@@ -17,9 +17,10 @@ import pandas as pd
 
 from trueread.cohort.mapped import Known
 from trueread.errors import InputError
-from trueread.imagefile.decode import Fit, Job, Picture, Recipe, Unreadable, decode
+from trueread.imagefile import decode as files
+from trueread.imagefile.decode import Fit, Job, Outcome, Picture, Recipe, Unreadable, decode
 from trueread.imagefile.filestate import stamps
-from trueread.imagefile.workers import Outcome, Workers, cores, decode_here
+from trueread.imagefile.workers import Workers, cores
 from trueread.progress import track
 
 T = TypeVar("T")
@@ -181,7 +182,7 @@ def channels_of(jobs: Sequence[Job], *, size: int, fit: Fit) -> Literal[1, 3]:
 def decoder(n: int, recipe: Recipe, *, watch: bool) -> Iterator[Callable[[Sequence[Job]], list[Outcome]]]:
     """What decodes some of n jobs: processes when they are many and this one may use several cores, else this one."""
     if n < MANY or cores() == 1:
-        yield partial(decode_here, recipe=recipe, watch=watch)
+        yield partial(files.decoded, recipe=recipe, watch=watch)
     else:
         with Workers(threads(), recipe, watch=watch) as workers:
             yield workers

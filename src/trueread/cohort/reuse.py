@@ -13,8 +13,7 @@ import numpy as np
 from trueread.cohort.index import RECORD
 from trueread.cohort.mapped import release
 from trueread.cohort.store import Store, compare, create_store, listing_of, open_store, picture_at, stamps_of
-from trueread.imagefile.decode import Job, Recipe, Seen
-from trueread.imagefile.workers import Outcome
+from trueread.imagefile.decode import Job, Outcome, Recipe, Seen
 
 
 @dataclass(frozen=True)

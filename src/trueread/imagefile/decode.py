@@ -6,7 +6,7 @@ import io
 import os
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +83,9 @@ class Seen(NamedTuple):
     contents: np.ndarray
 
 
+Outcome = tuple[Picture | Unreadable, Seen | None]
+
+
 def decode(job: Job, recipe: Recipe) -> Picture | Unreadable:
     """An image, with its mask when the recipe has masks, or why not. Call it inside `pillow_ready`."""
     try:
@@ -114,6 +117,11 @@ def watched(job: Job, recipe: Recipe) -> tuple[Picture | Unreadable, Seen]:
         if stamp(name) == was:  # else it was written to while it was read, and is read again next time
             seen.contents[part] = np.frombuffer(hashed, np.uint8)
     return result, seen
+
+
+def decoded(jobs: Sequence[Job], recipe: Recipe, *, watch: bool) -> list[Outcome]:
+    """What came of each job, and with `watch` what its files were like. Call it inside `pillow_ready`."""
+    return [watched(job, recipe) if watch else (decode(job, recipe), None) for job in jobs]
 
 
 def decode_image(path: Path, *, size: int, channels: Literal[1, 3], fit: Fit) -> Picture:

@@ -19,7 +19,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from trueread.imagefile.decode import Job, Picture, Recipe, Seen, Unreadable, decode, pillow_ready, watched
+from trueread.imagefile.decode import Job, Outcome, Picture, Recipe, Seen, Unreadable, decoded, pillow_ready
 
 READY = b"ready\n"
 
@@ -50,8 +50,7 @@ def encoded(recipe: Recipe, watch: bool, jobs: Sequence[Job]) -> list[bytes]:
     """The answer to a request, in pieces."""
     entries: list[dict[str, Any]] = []
     pieces: list[bytes] = []
-    for job in jobs:
-        result, seen = watched(job, recipe) if watch else (decode(job, recipe), None)
+    for result, seen in decoded(jobs, recipe, watch=watch):
         entry: dict[str, Any]
         if isinstance(result, Unreadable):
             entry = {"reason": str(result)}
@@ -67,12 +66,12 @@ def encoded(recipe: Recipe, watch: bool, jobs: Sequence[Job]) -> list[bytes]:
     return [json.dumps(entries).encode() + b"\n", *pieces]
 
 
-def read_answer(answers: IO[bytes], recipe: Recipe) -> list[tuple[Picture | Unreadable, Seen | None]]:
+def read_answer(answers: IO[bytes], recipe: Recipe) -> list[Outcome]:
     """The other end of `encoded`. Raises EOFError when the process ended before the answer did."""
     line = answers.readline()
     if not line.endswith(b"\n"):
         raise EOFError
-    results: list[tuple[Picture | Unreadable, Seen | None]] = []
+    results: list[Outcome] = []
     for entry in json.loads(line):
         result: Picture | Unreadable
         if "reason" in entry:

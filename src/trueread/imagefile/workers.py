@@ -17,17 +17,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from trueread.imagefile.decode import Job, Picture, Recipe, Seen, Unreadable, decode, watched
+from trueread.imagefile.decode import Job, Outcome, Recipe, decoded
 from trueread.imagefile.worker import READY, read_answer, request
 
-Outcome = tuple[Picture | Unreadable, Seen | None]
-
 _START = "import sys; sys.path[:] = {path!r}; from trueread.imagefile.worker import main; main()"
-
-
-def decode_here(jobs: Sequence[Job], recipe: Recipe, *, watch: bool) -> list[Outcome]:
-    """What came of each job; with `Seen` when `watch` is set. Call it inside `pillow_ready`."""
-    return [watched(job, recipe) if watch else (decode(job, recipe), None) for job in jobs]
 
 
 class Workers:
@@ -51,7 +44,7 @@ class Workers:
             process.end()
 
     def __call__(self, jobs: Sequence[Job]) -> list[Outcome]:
-        """As `decode_here`, in the first process that is idle."""
+        """As `decoded`, in the first process that is idle."""
         process = self.idle.get()
         try:
             if process is not None:
@@ -59,7 +52,7 @@ class Workers:
                     return process.ask(jobs, self.recipe, watch=self.watch)
                 except (OSError, EOFError, ValueError):
                     process = None
-            return decode_here(jobs, self.recipe, watch=self.watch)
+            return decoded(jobs, self.recipe, watch=self.watch)
         finally:
             self.idle.put(process)
 

@@ -16,6 +16,7 @@ from torch import nn
 from trueread.method.base import Method, class_counts, method
 from trueread.method.clean import PLANTED, clean_rows
 from trueread.method.groups import groups_of
+from trueread.method.probes import logits_of
 from trueread.model.classifier import Classifier
 from trueread.training.batches import ImageStore, batch_slices
 from trueread.training.evaluate import evaluation_batch
@@ -117,10 +118,7 @@ def balanced_fit(
         each = [generator.choice(np.flatnonzero(groups == g), size, replace=False) for g in np.unique(groups)]
         rows = np.concatenate(each)
         fits.append(LogisticRegression(C=c, class_weight="balanced", max_iter=1000).fit(x[rows], y[rows]))
-    weight, bias = np.mean([f.coef_ for f in fits], axis=0), np.mean([f.intercept_ for f in fits], axis=0)
-    if len(bias) == 1:  # of two classes scikit-learn has the difference of their logits
-        return np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-    return weight, bias
+    return logits_of(np.mean([f.coef_ for f in fits], axis=0), np.mean([f.intercept_ for f in fits], axis=0))
 
 
 def chosen_strength(

@@ -77,11 +77,14 @@ def _regression(x: NDArray, y: NDArray, patients: NDArray, *, n_classes: int, se
     """Weight [K,F] and bias [K]."""
     strength = _best_strength(x, y, patients, n_classes=n_classes, seed=seed)
     model = LogisticRegression(C=strength, max_iter=1000).fit(x, y)
-    if n_classes == 2:  # scikit-learn's binary model is the difference of the two logits
-        return np.concatenate([-model.coef_, model.coef_]) / 2, np.concatenate(
-            [-model.intercept_, model.intercept_]
-        ) / 2
-    return model.coef_, model.intercept_
+    return logits_of(model.coef_, model.intercept_)
+
+
+def logits_of(weight: NDArray, bias: NDArray) -> tuple[NDArray, NDArray]:
+    """Weight [K,F] and bias [K] of scikit-learn's model; of two classes it has the difference of their logits only."""
+    if len(bias) == 1:
+        return np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    return weight, bias
 
 
 def _best_strength(x: NDArray, y: NDArray, patients: NDArray, *, n_classes: int, seed: int) -> float:

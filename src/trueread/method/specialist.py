@@ -59,11 +59,12 @@ class Specialist(Method):
         self.layers, self.layer_weights, self.probes, self.start = layers, layer_weights, probes, start
         if layer_weights is not None and (layers is None or len(layers) != len(layer_weights)):
             raise InputError("layer_weights takes one number for each of `layers`; name the layers, and give as many.")
+        self.pairs: dict[str, str] = {}  # the teacher's layer of each of the student's
         self.about_teacher: dict[str, Any] = {}
 
     @property
     def taps(self) -> tuple[str, ...]:  # type: ignore[override]  # known once the teacher is
-        return tuple(self.pairs) if hasattr(self, "pairs") else ()
+        return tuple(self.pairs)
 
     def prepare(self, setup: Setup) -> None:
         self._take(self._teacher(setup), setup)
