@@ -254,6 +254,9 @@ def main() -> None:
     wanted = {PAGE: page(), README: readme()}
     if reliability := _result("reliability"):
         wanted[RELIABILITY] = reliability_page.page(reliability)
+    for name in ("specialist-cpu", "specialist-gpu"):
+        if result := _result(name):
+            wanted |= {PAGE.parent / "images" / file: svg for file, svg in specialist_page.figures(result).items()}
     if parser.parse_args().check:
         stale = [p.name for p, text in wanted.items() if not p.is_file() or p.read_text() != text]
         sys.exit(f"{', '.join(stale)}: not what results/*.json say; run `make results`." if stale else 0)

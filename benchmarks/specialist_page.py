@@ -1,12 +1,19 @@
-"""The section of docs/results.md on planted shortcuts: all arms, what the remedy is worth, and which claims held."""
+"""The section of docs/results.md on planted shortcuts: all arms, what the remedy is worth, which claims held, in which
+layers the cues enter, and what single choices are worth.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
+import pandas as pd
+
 from trueread import Estimate
-from trueread.paper.specialist import CEILING, ERM, FINAL, MIXED, OURS, TEACHER, gap_closed
+from trueread.audit.finding import Figure
+from trueread.paper.specialist_arms import CEILING, ERM, FINAL, MIXED, OURS, TEACHER, gap_closed
+from trueread.report.draw import draw
 
 HEAD = [
     "arm", "AUROC clean", "AUROC flipped", "AUROC biased", "reliance", "delta-TPR", "delta-FPR", "worst group",
@@ -14,6 +21,8 @@ HEAD = [
 ]  # fmt: skip
 KEYS = ("auroc-clean", "auroc-flipped", "auroc-biased", "planted", "delta-tpr", "delta-fpr", "worst-group")
 CLAIMS = {"auroc-clean": "clean", "auroc-flipped": "flipped"}
+CARRIED = 0.5  # of the reliance, from which on a layer counts as the one where the cue is used
+WHITE = '<svg style="background:#fff"'
 
 
 def section(result: dict[str, Any]) -> str:
@@ -32,6 +41,8 @@ def section(result: dict[str, Any]) -> str:
         lines += ["", f"### {cohort}, {cue} ({kind})", "", _row(HEAD), _row(["---"] * len(HEAD))]
         lines += [_row(_cells(of_part, row)) for row in of_part]
         lines += ["", *(f"- {claim}" for claim in claims(of_part, differences))]
+        lines += ["", f"![AUROC of every arm](images/{figure_name(result, cohort, cue)})"]
+    lines += [*_layers(result), *_variations(result)]
     return "\n".join(
         [
             *lines,
@@ -41,6 +52,104 @@ def section(result: dict[str, Any]) -> str:
             "",
         ]
     )
+
+
+def figures(result: dict[str, Any]) -> dict[str, str]:
+    """File name -> SVG: the arms of each part, and the layers of each cohort."""
+    made = {}
+    for (cohort, cue, kind), rows in groupby(result["rows"], key=lambda r: (r["cohort"], r["cue"], r["kind"])):
+        data = [
+            {"arm": r["arm"], "images": where, **{k: r["measures"][key][k] for k in ("value", "low", "high")}}
+            for r in rows
+            for key, where in CLAIMS.items()
+        ]
+        made[figure_name(result, cohort, cue)] = Figure(
+            "arms", f"{cohort}, {cue} ({kind})", "interval", pd.DataFrame(data), x="arm", y="value", group="images",
+            low="low", high="high", y_label="AUROC, 95 % interval",
+        )  # fmt: skip
+    for cohort, of_cohort in _by_cohort(result["layers"]).items():
+        data = [
+            {"cue": part["cue"], "layer": r["layer"], **(r[CARRIES] or {})}
+            for part in of_cohort
+            if part["arm"] == ERM
+            for r in _records(part)
+            if r[CARRIES]
+        ]
+        made[figure_name(result, cohort, "layers")] = Figure(
+            "layers", cohort, "line", pd.DataFrame(data), x="layer", y="value", group="cue", low="low", high="high",
+            x_label="layer", y_label="share of the reliance carried",
+        )  # fmt: skip
+    return {name: draw(figure.to_json()).replace("<svg", WHITE, 1) + "\n" for name, figure in made.items()}
+
+
+def figure_name(result: dict[str, Any], cohort: str, what: str) -> str:
+    return f"specialist-{result['scale']}-{cohort}-{what}.svg"
+
+
+CARRIES = "share of reliance carried"
+
+
+def _records(part: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of "Per cue and layer" by column."""
+    table = part["tables"]["Per cue and layer"]
+    return [dict(zip(table["columns"], row, strict=True)) for row in table["rows"]]
+
+
+def _by_cohort(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(row["cohort"], []).append(row)
+    return found
+
+
+def used_from(part: dict[str, Any]) -> str:
+    """The first layer that carries at least half of the reliance on the cue."""
+    for r in _records(part):
+        if r[CARRIES] and r[CARRIES]["value"] >= CARRIED:
+            return str(r["layer"])
+    return "no layer"
+
+
+def _layers(result: dict[str, Any]) -> list[str]:
+    """Where the cues enter plain training's networks: which share of the reliance goes with a layer's mean shift."""
+    lines = [
+        "", "### In which layers", "",
+        "How much of the reliance on the cue disappears when the mean shift it makes in a layer is taken out "
+        "([shortcut-layers](audits/shortcut-layers.md)); plain training, all seeds.",
+    ]  # fmt: skip
+    for cohort, parts in _by_cohort(result["layers"]).items():
+        plain = [p for p in parts if p["arm"] == ERM]
+        layers = [r["layer"] for r in _records(plain[0]) if r[CARRIES]]
+        lines += ["", f"![Layers, {cohort}](images/{figure_name(result, cohort, 'layers')})", ""]
+        lines += [_row([cohort, *layers, "used from"]), _row(["---"] * (len(layers) + 2))]
+        for part in plain:
+            shares = [Estimate.from_json(r[CARRIES]).text() for r in _records(part) if r[CARRIES]]
+            lines.append(_row([f"{part['cue']} ({part['kind']})", *shares, used_from(part)]))
+        first = {part["cue"]: used_from(part) for part in plain}
+        lines += ["", f"- {_held(len(set(first.values())) == len(first))}: different layers for the two kinds of cue."]
+    return lines
+
+
+def _variations(result: dict[str, Any]) -> list[str]:
+    """Single choices changed, one seed; the row of the trial itself is the first of each cue."""
+    if not result["variations"]:
+        return []
+    head = ["cue", "choice", "value", "arm", "AUROC clean", "AUROC flipped", "reliance"]
+    lines = [
+        "", "### Single choices", "",
+        f"On {result['setting']['varied']}, one seed, so intervals are of patients only. `as above` is the choice of "
+        "the tables above, over all seeds.", "", _row(head), _row(["---"] * len(head)),
+    ]  # fmt: skip
+    for cue, rows in groupby(result["variations"], key=lambda r: r["cue"]):
+        usual = [
+            {"what": "as above", "value": "", **r}
+            for r in result["rows"]
+            if (r["cohort"], r["cue"]) == (result["setting"]["varied"], cue) and r["arm"] in (TEACHER, FINAL, OURS)
+        ]
+        for r in (*usual, *rows):
+            texts = [Estimate.from_json(r["measures"][k]).text() for k in ("auroc-clean", "auroc-flipped", "planted")]
+            lines.append(_row([cue, r["what"], r["value"], r["arm"], *texts]))
+    return lines
 
 
 def claims(rows: list[dict[str, Any]], differences: list[dict[str, Any]]) -> list[str]:
@@ -95,5 +204,5 @@ def _cells(rows: list[dict[str, Any]], row: dict[str, Any]) -> list[str]:
     return [row["arm"], *texts, f"{share:.0%}" if share == share else "-", f"{row['seconds']:.0f}"]
 
 
-def _row(cells: list[str]) -> str:
+def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"

@@ -12,9 +12,14 @@ import torch
 from trueread.commands import run_paper
 from trueread.errors import InputError
 from trueread.paper import specialist
-from trueread.paper.specialist import CEILING, CUES, ERM, OURS, Scale, SpecialistPaper, cohort_of, gap_closed
+from trueread.paper.specialist import CUES, Scale, SpecialistPaper, cohort_of
+from trueread.paper.specialist_arms import CEILING, CHOSEN, ERM, OURS, TEACHER, gap_closed
+from trueread.paper.specialist_variations import variations
 
-TINY = Scale(("phantom",), 28, 60, 1, {"epochs": 1, "batch_size": 16, "augment": "none"}, resamples=100)
+TINY = Scale(
+    ("phantom",), 28, 60, 1, {"epochs": 1, "batch_size": 16, "augment": "none"}, resamples=100, varied="phantom",
+    choices=("clean share", "labels", "teacher"),
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +32,7 @@ def tiny(monkeypatch):
     monkeypatch.setattr(SpecialistPaper, "scales", {"smoke": TINY})
     monkeypatch.setitem(specialist.COHORTS, "phantom", {"source": "phantom", "n_images": 120})
     monkeypatch.setattr(specialist, "CUES", {"square": CUES["square"] | {"side": 0.2}})
+    monkeypatch.setitem(specialist.ELSEWHERE, "phantom", {"seed": 1})
 
 
 @pytest.mark.slow
@@ -40,15 +46,31 @@ def test_all_arms_once_and_a_second_time_from_what_is_there(tmp_path, monkeypatc
         assert row["seconds"] > 0
     assert {d["baseline"] for d in result["differences"]} == {"erm + clean", "final layer", "teacher alone"}
     assert {d["method"] for d in result["differences"]} == {OURS}
+    assert [part["arm"] for part in result["layers"]] == [ERM, OURS]
+    taught = [(v["value"], v["arm"]) for v in result["variations"] if v["what"] == "clean share"]
+    assert taught[:3] == [("1%", TEACHER), ("1%", "final layer"), ("1%", OURS)]
+    assert len({v["measures"]["auroc-clean"]["n_seeds"] for v in result["variations"]}) == 1
+    assert [v["arm"] for v in result["variations"] if v["what"] == "teacher"] == [TEACHER, "final layer", OURS]
     assert str(tmp_path) not in path.read_text()
     monkeypatch.setattr("trueread.runner.fit", lambda *_, **__: pytest.fail("trained again"))
     again = json.loads(run_paper("specialist", out=tmp_path).read_text())
     assert again["rows"] == result["rows"]
     assert again["differences"] == result["differences"]
+    assert again["variations"] == result["variations"]
     changed = {"smoke": replace(TINY, prevalence=0.9)}
     monkeypatch.setattr(SpecialistPaper, "scales", changed)
     with pytest.raises(InputError, match="other data"):
         run_paper("specialist", out=tmp_path)
+
+
+def test_a_variation_differs_from_the_trial_in_something_and_no_two_are_the_same():
+    all_of_them = variations(["stem", "stage1", "stage2", "stage3"])
+    assert len({(v.what, v.value) for v in all_of_them}) == len(all_of_them)
+    halves = [v.options["layers"] for v in all_of_them if v.what == "layers"]
+    assert halves[:2] == [["stem", "stage1"], ["stage2", "stage3"]]
+    for one in all_of_them:
+        assert one.options or one.train or one.clean or one.clean_arrangement
+        assert set(one.options) <= {*CHOSEN, "layers", "probes", "temperature"}
 
 
 def test_at_most_so_many_training_images_by_whole_patients():

@@ -86,7 +86,8 @@ def _planted(cohort: Cohort) -> str | None:
         return None
     shares = " and ".join(f"{share:.0%} of the images of '{name}'" for name, share in what.prevalence.items())
     where = [split for split, arrangement in cohort.origin[PLANTED]["arrangements"].items() if arrangement == "biased"]
-    clean = f"; {what.clean:.0%} of the training patients are without it" if what.clean else ""
+    bias_free = {"clean": "are without it", "balanced": "are bias-free (half of every class have it)"}
+    clean = f"; {what.clean:.0%} of the training patients {bias_free[what.clean_arrangement]}" if what.clean else ""
     return f"'{what.shift.name}' in {shares} ({' and '.join(where)}){clean}"
 
 

@@ -142,11 +142,10 @@ def split_data(cohort: Cohort, study: Study, folder: Path) -> Cohort:
 
 def plant(cohort: Cohort, what: PlantSection) -> Cohort:
     """The cohort with the study's shortcut in it."""
-    cue = planting(cohort, what.cue, prevalence=what.prevalence, clean=what.clean, seed=what.seed, **what.options)
-    made = planted(cohort, cue)
+    made = planted(cohort, planting(cohort, what.cue, **what.model_dump(exclude={"cue"})))
     assert made.truth is not None
     carrying, clean = made.truth["cue"].sum(), made.truth["clean"].sum()
-    say(f"{cohort.name}: '{what.cue}' is planted into {carrying:,} images; {clean:,} training images are kept clean.")
+    say(f"{cohort.name}: '{what.cue}' is planted into {carrying:,} images; {clean:,} of training are bias-free.")
     return made
 
 

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_validator, model_validator
@@ -67,6 +67,7 @@ class PlantSection(BaseModel):
     cue: str
     prevalence: Annotated[float, Field(ge=0, le=1)] | dict[str, Annotated[float, Field(ge=0, le=1)]] = 0.95
     clean: Annotated[float, Field(ge=0, le=1)] = 0.0
+    clean_arrangement: Literal["clean", "balanced"] = "clean"
     seed: Seed = 0
 
     @property

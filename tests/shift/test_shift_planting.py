@@ -160,6 +160,22 @@ class TestCleanTrainingPatients:
         np.testing.assert_array_equal(some.truth["clean"], whole.truth["clean"].to_numpy()[rows])
         assert planted_in(whole).clean == 0.2
 
+    def test_balanced_ones_carry_the_cue_in_half_of_each_class_and_the_others_are_as_before(self):
+        cohort = tiny_cohort(n=1200)
+        options = {"side": 0.2, "prevalence": 0.9, "clean": 0.5}
+        without = planted(cohort, planting(cohort, "square", **options))
+        made = planted(cohort, planting(cohort, "square", clean_arrangement="balanced", **options))
+        clean, cue = made.truth["clean"].to_numpy(), made.truth["cue"].to_numpy()
+        np.testing.assert_array_equal(clean, without.truth["clean"])
+        np.testing.assert_array_equal(cue[~clean], without.truth["cue"][~clean])
+        for k in (0, 1):
+            assert abs(cue[clean & (cohort.labels == k)].mean() - 0.5) < 0.15
+        assert planted_in(made).clean_arrangement == "balanced"
+
+    def test_another_arrangement_of_the_clean_ones_is_refused(self):
+        with pytest.raises(InputError, match="Did you mean 'balanced'"):
+            planting(tiny_cohort(), "square", side=0.2, clean=0.1, clean_arrangement="balance")
+
     def test_a_share_outside_its_range_is_refused(self):
         with pytest.raises(InputError, match=r"clean training patients must be in \[0,1\]; found 1.5"):
             planting(tiny_cohort(), "square", side=0.2, clean=1.5)

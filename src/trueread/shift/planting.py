@@ -17,6 +17,7 @@ from trueread.errors import InputError, unknown
 from trueread.shift.base import SHIFTS, Shift
 
 Arrangement = Literal["biased", "clean", "balanced", "flipped"]
+BiasFree = Literal["clean", "balanced"]
 ARRANGEMENTS: tuple[str, ...] = get_args(Arrangement)
 USUAL: Mapping[str, Arrangement] = {"train": "biased", "val": "biased", "test": "clean"}
 PLANTED = "planted"  # the key of a cohort's origin that says what was planted
@@ -28,8 +29,9 @@ class Planting:
     """A cue and which images carry it.
 
     shift: the cue. prevalence: by class, the share of its images that carry the cue where it is "biased", in [0,1].
-    clean: the share of each class's training patients whose images carry no cue, in [0,1]: the small bias-free set that
-    some remedies need. A larger share contains a smaller one.
+    clean: the share of each class's training patients whose images are bias-free, in [0,1]: the small set that some
+    remedies need. A larger share contains a smaller one. clean_arrangement: "clean", they carry no cue; "balanced",
+    half of every class carries it, as where a mark is known and both kinds of image were looked for.
     seed: of who carries it. But for the clean ones, whether an image does depends on its id, its class and the seed
     alone; between arrangements as few images as possible change.
     """
@@ -38,6 +40,7 @@ class Planting:
     prevalence: Mapping[str, float]
     clean: float = 0.0
     seed: int = 0
+    clean_arrangement: BiasFree = "clean"
 
     def share(self, label: str, arrangement: Arrangement) -> float:
         """The expected share of the images of a class that carry the cue.
@@ -57,8 +60,8 @@ class Planting:
         return np.array([_uniform(f"{self.seed}/{i}") for i in cohort.table["id"]]) < shares[cohort.labels]
 
     def kept_clean(self, cohort: Cohort) -> NDArray[np.bool_]:
-        """bool [N]: the images of the training patients that are kept clean, at least one patient of each class. Whose
-        images have several classes counts with the first.
+        """bool [N]: the images of the training patients that are kept bias-free, at least one patient of each class.
+        Whose images have several classes counts with the first.
         """
         chosen: list[str] = []
         if self.clean > 0:
@@ -75,18 +78,20 @@ class Planting:
             "options": dict(self.shift.options),
             "prevalence": dict(self.prevalence),
             "clean": self.clean,
+            "clean_arrangement": self.clean_arrangement,
             "seed": self.seed,
         }
 
 
 def planting(
     cohort: Cohort, cue: str | Shift, *, prevalence: float | Mapping[str, float] = 0.95, clean: float = 0.0,
-    seed: int = 0, **options: Any,
+    clean_arrangement: BiasFree = "clean", seed: int = 0, **options: Any,
 ) -> Planting:  # fmt: skip
     """A cue for the classes of a cohort.
 
     cue: a shift or its name; options: of a shift by name. prevalence: by class; of two classes the one that is left out
-    has 1 minus the other's. A number is the positive class's. clean: share of the training patients without the cue.
+    has 1 minus the other's. A number is the positive class's. clean, clean_arrangement: the bias-free
+    training patients; see `Planting`.
     Raises InputError for a cue or class that is not known, a share outside [0,1], more than two classes with one left
     out, shares that are all alike (no shortcut), and a multilabel task.
     """
@@ -94,6 +99,8 @@ def planting(
         raise InputError(f"{cohort.name}: a cue is planted along with one class per image; the task is multilabel.")
     if not 0 <= clean <= 1:
         raise InputError(f"the share of clean training patients must be in [0,1]; found {clean}.")
+    if clean_arrangement not in get_args(BiasFree):
+        raise unknown("arrangement of the clean images", clean_arrangement, get_args(BiasFree))
     shift = SHIFTS.build(cue, {"seed": seed, **options}) if isinstance(cue, str) else cue
     given = dict(prevalence) if isinstance(prevalence, Mapping) else {cohort.classes[-1]: float(prevalence)}
     for name, share in given.items():
@@ -113,7 +120,7 @@ def planting(
             f"the cue is as common in every class ({next(iter(given.values()))}), so it tells none; give the classes "
             "different shares."
         )
-    return Planting(shift, {name: given[name] for name in cohort.classes}, clean, seed)
+    return Planting(shift, {name: given[name] for name in cohort.classes}, clean, seed, clean_arrangement)
 
 
 def planted(
@@ -141,7 +148,7 @@ def planted(
     carries = np.zeros(len(cohort), bool)
     for name, arrangement in arrangements.items():
         carries |= what.carries(cohort, arrangement) & (sides == name)
-    carries &= ~clean
+    carries = np.where(clean, what.carries(cohort, what.clean_arrangement), carries)
     images = np.array(cohort.images)  # a copy, in memory
     for start in range(0, len(cohort), IMAGES_AT_A_TIME):
         part = start + np.flatnonzero(carries[start : start + IMAGES_AT_A_TIME])
@@ -163,7 +170,13 @@ def planted_in(cohort: Cohort) -> Planting | None:
     told = cohort.origin.get(PLANTED)
     if told is None:
         return None
-    return Planting(SHIFTS.build(told["shift"], told["options"]), told["prevalence"], told["clean"], told["seed"])
+    return Planting(
+        SHIFTS.build(told["shift"], told["options"]),
+        told["prevalence"],
+        told["clean"],
+        told["seed"],
+        told["clean_arrangement"],
+    )
 
 
 def with_cue(cohort: Cohort, shift: Shift, rows: NDArray) -> NDArray:

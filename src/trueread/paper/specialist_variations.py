@@ -1,0 +1,99 @@
+"""What single choices of specialist-teacher distillation are worth: the same trial with one of them changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from trueread.audit.subject import Subject
+from trueread.cohort.cohort import Cohort
+from trueread.model.classifier import Classifier
+from trueread.paper.specialist_arms import CHOSEN, FINAL, MIXED, OURS, TEACHER, arms
+from trueread.paper.trial import Arm, Trial
+from trueread.report.words import slug
+
+
+@dataclass(frozen=True)
+class Variation:
+    """One choice changed. what, value: in words. arms: those it is asked of, by name. options: of the specialist;
+    train: of the training; clean, clean_arrangement: of the bias-free images, where they differ.
+    """
+
+    what: str
+    value: str
+    arms: tuple[str, ...] = (OURS,)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    train: Mapping[str, Any] = field(default_factory=dict)
+    clean: float | None = None
+    clean_arrangement: Any = None
+
+
+def variations(layers: Sequence[str]) -> list[Variation]:
+    """All of them. layers: of the network, in order."""
+    half = len(layers) // 2
+    taught = (TEACHER, FINAL, OURS)
+    return [
+        *(Variation("clean share", f"{share:.0%}", taught, clean=share) for share in (0.01, 0.03, 0.2)),
+        Variation("clean images", "without the cue", taught, clean_arrangement="clean"),
+        Variation("layers", "first half", options={"layers": list(layers[:half])}),
+        Variation("layers", "second half", options={"layers": list(layers[half:])}),
+        Variation("layers", "last", options={"layers": list(layers[-1:])}),
+        Variation("probes", "shared", options={"probes": "shared"}),
+        Variation("probes", "supervised", options={"probes": "supervised"}),
+        Variation("temperature", "1", options={"temperature": 1.0}),
+        Variation("temperature", "4", options={"temperature": 4.0}),
+        Variation("labels", "half", options={"alpha": 0.5}),
+        Variation("start", "random", options={"start": "random"}),
+        Variation("start", "teacher", options={"start": "teacher"}),
+        Variation("start and labels", "teacher, half", options={"start": "teacher", "alpha": 0.5}),
+        *(
+            Variation("student", name, (MIXED, FINAL, OURS), options={"start": "random"}, train={"backbone": name})
+            for name in ("resnet18", "densenet121")
+        ),
+    ]
+
+
+def measured_variations(
+    trial: Trial, *, only: Sequence[str] | None, elsewhere: Cohort | None
+) -> Iterator[dict[str, Any]]:
+    """A row for each arm of each variation, first seed only. trial: of the protocol, in which the teacher is trained.
+
+    only: these choices. elsewhere: a cohort of which another teacher is trained, if there is one.
+    """
+    layers = list(Classifier.load(trial.model_of(TEACHER).replace("{seed}", "0")).taps)
+    for one in variations(layers):
+        if (only is None or one.what in only) and not _is_chosen(one):
+            yield from _rows(one, trial)
+    if elsewhere is not None and (only is None or "teacher" in only):
+        yield from _taught_elsewhere(trial, elsewhere)
+
+
+def _is_chosen(one: Variation) -> bool:
+    """Whether the trial itself has these values."""
+    return bool(one.options) and not one.train and all(CHOSEN.get(k) == v for k, v in one.options.items())
+
+
+def _rows(one: Variation, trial: Trial) -> Iterator[dict[str, Any]]:
+    given = {"clean": one.clean, "clean_arrangement": one.clean_arrangement}
+    what = replace(trial.what, **{k: v for k, v in given.items() if v is not None})
+    varied = trial.like(slug(f"{one.what} {one.value}"), what=what, train=one.train)
+    for arm in arms((varied if TEACHER in one.arms else trial).model_of(TEACHER)):
+        if arm.name in one.arms:
+            made = replace(arm, options={**arm.options, **one.options}) if arm.name in (FINAL, OURS) else arm
+            yield {"what": one.what, "value": one.value, **varied.measured(made).row}
+
+
+def _taught_elsewhere(trial: Trial, elsewhere: Cohort) -> Iterator[dict[str, Any]]:
+    """With a teacher from another cohort, whose classes are taken for those of this one."""
+    said = {"what": "teacher", "value": f"of {' and '.join(elsewhere.classes)}"}
+    varied = trial.like("teacher-elsewhere")
+    renamed = replace(elsewhere, classes=trial.plain.classes)
+    school = varied.like("school", plain=renamed, what=replace(trial.what, clean=0.0))
+    taught = school.subject(Arm(TEACHER, "erm", on="unbiased")).members[0].predictor
+    mixed = varied.cohorts["mixed"]
+    found = varied.of_subject(Subject.of(taught, mixed, name=TEACHER, resamples=trial.study.resamples))
+    yield {**said, **found.row}
+    for arm in arms(school.model_of(TEACHER)):
+        if arm.name in (FINAL, OURS):
+            yield {**said, **varied.measured(arm).row}
