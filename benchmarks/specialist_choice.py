@@ -9,6 +9,7 @@ AUROC with no cue and with the cue turned round.
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,19 @@ from trueread.study import DataSection, MethodSection, Study
 from trueread.training.config import TrainConfig
 
 SEED = 100  # the protocol has 0, 1 and 2
-RANDOM = [(1.0, 0.0), (1.0, 1.0), (1.0, 5.0), (1.0, 25.0), (0.5, 5.0), (0.5, 25.0)]
-TEACHER = [(1.0, 0.0), (1.0, 5.0), (0.9, 5.0), (0.5, 0.0), (0.5, 5.0), (0.5, 25.0)]
+IMAGES = 2400  # of training, at most; a quarter of these and the validation images is asked
+RANDOM = [
+    (1.0, 0.0),
+    (1.0, 1.0),
+    (1.0, 5.0),
+    (1.0, 25.0),
+    (0.5, 0.0),
+    (0.5, 5.0),
+    (0.5, 25.0),
+    (0.5, 100.0),
+    (0.8, 25.0),
+]
+TEACHER = [(1.0, 0.0), (1.0, 5.0), (0.9, 5.0)]
 
 
 def main() -> None:
@@ -38,7 +50,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("runs/specialist-choice"))
     given = parser.parse_args()
-    scale = SpecialistPaper.scales["cpu"]
+    scale = replace(SpecialistPaper.scales["cpu"], train_images=IMAGES)
     whole = cohort_of(given.cohort, scale, given.data)
     rest = whole.subset(np.sort(np.concatenate([whole.rows("train"), whole.rows("val")])))
     plain = assign_splits(rest, val=0.12, test=0.25, seed=SEED)

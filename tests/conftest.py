@@ -51,6 +51,7 @@ SLOW_FILES = {  # most of whose tests train a network, or that are tables and fu
     "test_method_specialist.py",
     "test_reader_fuzz.py",
     "test_report_page.py",
+    "test_report_strips.py",
     "test_runner.py",
     "test_runner_check.py",
     "test_study_fuzz.py",

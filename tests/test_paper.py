@@ -64,7 +64,7 @@ def test_all_arms_once_and_a_second_time_from_what_is_there(tmp_path, monkeypatc
 
 
 def test_a_variation_differs_from_the_trial_in_something_and_no_two_are_the_same():
-    all_of_them = variations(["stem", "stage1", "stage2", "stage3"])
+    all_of_them = variations(["stem", "stage1", "stage2", "stage3"], epochs=8)
     assert len({(v.what, v.value) for v in all_of_them}) == len(all_of_them)
     halves = [v.options["layers"] for v in all_of_them if v.what == "layers"]
     assert halves[:2] == [["stem", "stage1"], ["stage2", "stage3"]]

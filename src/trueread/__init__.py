@@ -13,6 +13,7 @@ from trueread._version import __version__
 if TYPE_CHECKING:
     from trueread.audit.base import Audit, Needs, run_audits
     from trueread.audit.finding import Better, Figure, Finding, Measure, Verdict
+    from trueread.audit.strip import Panel, Strip
     from trueread.audit.subject import Member, Subject
     from trueread.checking import check
     from trueread.cohort.check.base import Answer, Check, Concern, Example, Seriousness
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "trueread.audit.base": ("Audit", "Needs", "run_audits"),
     "trueread.audit.finding": ("Better", "Figure", "Finding", "Measure", "Verdict"),
+    "trueread.audit.strip": ("Panel", "Strip"),
     "trueread.audit.subject": ("Member", "Subject"),
     "trueread.checking": ("check",),
     "trueread.cohort.check.base": ("Answer", "Check", "Concern", "Example", "Seriousness"),
@@ -78,12 +80,14 @@ __all__ = [
     "Needs",
     "NotMeasured",
     "Output",
+    "Panel",
     "Predictor",
     "ProbabilityFunction",
     "Seriousness",
     "Setup",
     "Shift",
     "Step",
+    "Strip",
     "Study",
     "Subject",
     "TrainConfig",

@@ -16,13 +16,14 @@ from trueread.audit.finding import table_to_json
 from trueread.cohort.check import Answer, Concern, Seriousness, build_checks, ranked, run_checks
 from trueread.cohort.check.driver import Names
 from trueread.cohort.cohort import OWN_COLUMNS, Cohort
+from trueread.cohort.showing import label_names
 from trueread.cohort.source import load_cohort
 from trueread.cohort.split import apply_split
 from trueread.errors import InputError
 from trueread.files import write_csv, write_json
 from trueread.progress import say
 from trueread.record import cohort_facts, environment, today
-from trueread.report.check_examples import PICTURES, label_names, write_examples
+from trueread.report.check_examples import PICTURES, write_examples
 from trueread.report.check_page import write_check_page
 from trueread.report.check_words import CHECK_FILE, CHECK_PAGE, Json, cohort_sentence, read_check
 

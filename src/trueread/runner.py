@@ -38,6 +38,7 @@ from trueread.progress import say
 from trueread.record import cohort_facts, environment, metrics_table, threshold_facts, today
 from trueread.report import make_gallery, write_model_card, write_report
 from trueread.report.check_words import CHECK_PAGE, in_short
+from trueread.report.strips import with_pictures
 from trueread.report.summary import SUMMARY, Json
 from trueread.shift.base import SHIFTS
 from trueread.shift.planting import planted, planting
@@ -221,6 +222,8 @@ def _write_results(
         gallery = make_gallery(
             member.predictor, cohort, subjects[0].rows, member.probabilities, folder, method=subjects[0].name
         )
+    pictures = folder if study.explain else None  # who asks for no gallery may not want to show any test image
+    told = {name: [with_pictures(f, pictures, method=name) for f in fs] for name, fs in findings}
     summary = {
         "title": study.name,
         "description": study.description,
@@ -230,9 +233,7 @@ def _write_results(
         "resamples": study.resamples,
         "cohort": cohort_facts(cohort),
         "check": checked,
-        "methods": [
-            _method_facts(study, folder, i, s, f) for i, (s, (_, f)) in enumerate(zip(subjects, findings, strict=True))
-        ],
+        "methods": [_method_facts(study, folder, i, s, told[s.name]) for i, s in enumerate(subjects)],
         "differences": [d.to_json() for d in differences],
         "gallery": gallery,
         "thresholds": threshold_facts(study.thresholds),
@@ -240,7 +241,7 @@ def _write_results(
         "environment": facts,
     }
     write_csv(folder / "metrics.csv", metrics_table(findings))
-    write_json(folder / "findings.json", {name: [f.to_json() for f in fs] for name, fs in findings})
+    write_json(folder / "findings.json", told)
     write_json(folder / "environment.json", facts)
     if len(cohort.omitted):
         write_csv(folder / OMITTED, cohort.omitted)
@@ -256,9 +257,7 @@ def _write_results(
         write_model_card(folder, s.name)
 
 
-def _method_facts(
-    study: Study, folder: Path, position: int, subject: Subject, findings: list[Finding]
-) -> dict[str, Any]:
+def _method_facts(study: Study, folder: Path, position: int, subject: Subject, findings: list[Json]) -> dict[str, Any]:
     section = study.methods[position]
     parts = [METHODS.get(n.strip()) for n in section.name.split("+")]
     cells = [cell_folder(folder, section.title, m.seed) for m in subject.members]
@@ -272,7 +271,7 @@ def _method_facts(
         "source": "; ".join(p.source for p in parts if p.source),
         "seeds": [m.seed for m in subject.members],
         "baseline": position == 0,
-        "findings": [f.to_json() for f in findings],
+        "findings": findings,
         "histories": [
             {"seed": m.seed, "table": table_to_json(h)} for m, h in zip(subject.members, histories, strict=True)
         ],

@@ -17,7 +17,7 @@ from trueread.audit.finding import Figure
 from trueread.errors import InputError
 from trueread.report.combine import learning_curves, overlay
 from trueread.report.draw import draw, is_wide
-from trueread.report.plotdata import alt_text, cut_note, series_of
+from trueread.report.plotdata import NARROW, alt_text, cut_note, legend_columns, series_of
 from trueread.report.svg import SENTINELS, SERIES
 from trueread.stats import Estimate
 
@@ -219,3 +219,10 @@ def test_what_is_too_long_is_cut_and_says_so() -> None:
     assert len(of_class(draw(wide), "cell")) == 900
     assert is_wide(wide)
     assert all(cut_note(f.to_json()) == "" for found in fake_findings(0, CLASSES) for f in found.figures)
+
+
+def test_a_legend_stays_inside_its_figure_as_matplotlib_fills_it() -> None:
+    cues = ["blur", "brightness", "gamma", "gaussian-noise", "ruler", "square", "text", "vignette"]
+    assert legend_columns(cues, NARROW) == 4  # with more, matplotlib's first column has two names and the others one
+    assert legend_columns(["a", "b"], 500) == 2
+    assert legend_columns(["a" * 40] * 3, 100) == 1

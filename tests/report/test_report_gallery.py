@@ -17,11 +17,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from trueread.cohort.cohort import Cohort
+from trueread.cohort.showing import class_after_class, slice_to_show
 from trueread.errors import InputError
 from trueread.model import Classifier, ProbabilityFunction
 from trueread.report import make_gallery
 from trueread.report.evidence import LEVELS, evidence_levels, evidence_palette, mask_outline
-from trueread.report.gallery import KINDS, choose, outcome_of, slice_to_show
+from trueread.report.gallery import KINDS, choose, outcome_of
 
 CLASSES = ("normal", "opacity")
 
@@ -129,6 +130,15 @@ def test_ordinary_images_take_turns_between_the_classes() -> None:
     outcome = outcome_of(p, truth, classes=CLASSES, task="binary")
     right = choose(outcome, per_kind=4)["right"]
     assert sorted(truth[right]) == [0, 0, 1, 1]
+
+
+def test_classes_take_turns_and_no_patient_comes_twice() -> None:
+    truth, patients = list("aaabbc"), [0, 1, 2, 0, 3, 3]
+    assert class_after_class(range(6), truth, patients, count=2) == [0, 4]  # not 3, whose patient is shown already
+    assert class_after_class([5, 0, 1, 2, 3, 4], truth, patients, count=4) == [5, 0, 1, 2]
+    assert class_after_class(range(6), truth, range(6), count=4) == [0, 3, 5, 1]
+    assert class_after_class(range(6), truth, [7] * 6, count=4) == [0]
+    assert class_after_class([], truth, patients, count=4) == []
 
 
 @settings(max_examples=40, deadline=None)

@@ -20,9 +20,10 @@ from trueread.audit.base import (
     run_audits,
 )
 from trueread.audit.finding import Better, Difference, Figure, Finding, Measure, Verdict
+from trueread.audit.strip import Panel, Strip
 from trueread.audit.subject import Member, Subject
 
 __all__ = [
-    "AUDITS", "Audit", "Better", "Difference", "Figure", "Finding", "Measure", "Member", "Needs", "Subject", "Verdict",
-    "audit", "build_audits", "compare_findings", "default_thresholds", "run_audit", "run_audits",
+    "AUDITS", "Audit", "Better", "Difference", "Figure", "Finding", "Measure", "Member", "Needs", "Panel", "Strip",
+    "Subject", "Verdict", "audit", "build_audits", "compare_findings", "default_thresholds", "run_audit", "run_audits",
 ]  # fmt: skip

@@ -37,18 +37,25 @@ KINDS = ("local", "diffuse")  # a mark at a place, or a change of the whole imag
 
 @dataclass(frozen=True, eq=False)
 class Effect:
-    """What one cue at one severity does to m images. S: seeds.
+    """What a shift, one cue at one severity, does to m images. S: seeds.
 
     reliance: [S,m] in [0,1], see `total_variation`. flipped: [S,m] in [0,1], see `decisions_changed`.
     change: [S,m,K] in [-1,1], probability with the cue minus without.
     """
 
-    cue: str
+    shift: Shift
     kind: str
-    severity: float
     reliance: NDArray[np.float64]
     flipped: NDArray[np.float64]
     change: NDArray[np.float64]
+
+    @property
+    def cue(self) -> str:
+        return self.shift.name
+
+    @property
+    def severity(self) -> float:
+        return self.shift.severity
 
 
 def decisions_changed(
@@ -107,8 +114,8 @@ def effect_of(shift: Shift, kind: str, subject: Subject, positions: NDArray[np.i
         decisions_changed(*p, task=task, threshold=threshold_of(m)) for p, m in zip(pairs, subject.members, strict=True)
     ]
     return Effect(
-        shift.name, kind, shift.severity, np.stack([total_variation(*p, task=task) for p in pairs]),
-        np.stack(flipped), np.stack([a - b for a, b in pairs]),
+        shift, kind, np.stack([total_variation(*p, task=task) for p in pairs]), np.stack(flipped),
+        np.stack([a - b for a, b in pairs]),
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from trueread.audit.strip import Strip
 from trueread.stats import Comparison, Estimate, Statistic
 
 
@@ -91,7 +92,8 @@ class Finding:
     measures: by key; the first one is the headline, which has the verdict. threshold: what the verdict compares with.
     verdict: of the driver, from the headline; an audit that sets WARN itself keeps it where the headline alone would
     pass.
-    tables: by title. notes: sentences the reader needs to judge the numbers. reason: why it was not measured, else "".
+    tables: by title. strips: pictures. notes: sentences the reader needs to judge the numbers.
+    reason: why it was not measured, else "".
     """
 
     audit: str
@@ -101,6 +103,7 @@ class Finding:
     threshold: float | None = None
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     figures: list[Figure] = field(default_factory=list)
+    strips: list[Strip] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     reason: str = ""
     seconds: float = 0.0
@@ -110,7 +113,7 @@ class Finding:
         return next(iter(self.measures.values()), None)
 
     def to_json(self) -> dict[str, Any]:
-        """A dict for json.dump; nan becomes None. The statistics are not kept."""
+        """A dict for json.dump; nan becomes None. Neither the statistics nor the pixels of strips are kept."""
         return {
             "audit": self.audit,
             "question": self.question,
@@ -119,6 +122,7 @@ class Finding:
             "threshold": self.threshold,
             "tables": {k: table_to_json(t) for k, t in self.tables.items()},
             "figures": [f.to_json() for f in self.figures],
+            "strips": [s.to_json() for s in self.strips],
             "notes": self.notes,
             "reason": self.reason,
             "seconds": round(self.seconds, 2),

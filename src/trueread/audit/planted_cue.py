@@ -68,12 +68,12 @@ class PlantedCue:
         """The arrangements, and the groups of the balanced one with their sizes."""
         rows: list[dict[str, Any]] = []
         for a in (*ARRANGEMENTS, GAP):
-            carried = int(self.carries[a].sum()) if a in self.carries else np.nan
+            carried = int(self.carries[a].sum()) if a in self.carries else None
             values = {METRICS[name].title: self.found[name, a].estimate for name in self.metrics}
             rows.append({"arrangement": a, "images with the cue": carried, **values})
         found = means(self.subject, np.stack(self.right), self.all)
         return {
-            "Arrangements of the planted cue": pd.DataFrame(rows),
+            "Arrangements of the planted cue": pd.DataFrame(rows, dtype=object),
             "Groups of the balanced arrangement": pd.DataFrame(
                 {
                     "class": [self.subject.cohort.classes[k] for k, _ in self.groups],

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from trueread.audit.base import Audit, Better, Finding, Subject, audit
+from trueread.audit.cue_strips import library_strips, planted_strips
 from trueread.audit.cues import KINDS, curve, library_effects, per_class, per_cue, some_patients, worst_measure
 from trueread.audit.planted_cue import PlantedCue
 from trueread.errors import NotMeasured
@@ -50,6 +51,7 @@ class ShortcutReliance(Audit):
                 f"Per cue and class, severity {middle:g}": per_class(subject, judged, positions),
             },
             figures=[curve(subject, effects, positions)],
+            strips=library_strips(subject, judged, positions),
             notes=[
                 f"Cues were inserted into {len(positions)} of {len(subject.rows)} test images, whole patients drawn "
                 "within classes.",
@@ -81,6 +83,7 @@ def add_planted(finding: Finding, subject: Subject, what: Planting) -> None:
     finding.measures = planted.measures() | finding.measures
     finding.tables = planted.tables() | finding.tables
     finding.figures = [planted.figure(), *finding.figures]
+    finding.strips = planted_strips(subject, what.shift, planted.with_cue) + finding.strips
     shares = ", ".join(f"{share:.0%} of '{name}'" for name, share in what.prevalence.items())
     finding.notes.insert(
         0,

@@ -29,8 +29,11 @@ class Variation:
     clean_arrangement: Any = None
 
 
-def variations(layers: Sequence[str]) -> list[Variation]:
-    """All of them. layers: of the network, in order."""
+LARGE = ("resnet18", "densenet121")  # students of another architecture than the teacher's
+
+
+def variations(layers: Sequence[str], *, epochs: int) -> list[Variation]:
+    """All of them. layers: of the network, in order. epochs: of the protocol."""
     half = len(layers) // 2
     taught = (TEACHER, FINAL, OURS)
     return [
@@ -47,11 +50,13 @@ def variations(layers: Sequence[str]) -> list[Variation]:
         Variation("start", "random", options={"start": "random"}),
         Variation("start", "teacher", options={"start": "teacher"}),
         Variation("start and labels", "teacher, half", options={"start": "teacher", "alpha": 0.5}),
-        *(
-            Variation("student", name, (MIXED, FINAL, OURS), options={"start": "random"}, train={"backbone": name})
-            for name in ("resnet18", "densenet121")
-        ),
+        *(Variation("student", name, (MIXED, FINAL, OURS), train=_large(name, epochs)) for name in LARGE),
     ]
+
+
+def _large(backbone: str, epochs: int) -> dict[str, Any]:
+    """In half the epochs, and with the strided stem: each costs many times the compact network."""
+    return {"backbone": backbone, "stem": "standard", "epochs": max(1, epochs // 2)}
 
 
 def measured_variations(
@@ -62,7 +67,7 @@ def measured_variations(
     only: these choices. elsewhere: a cohort of which another teacher is trained, if there is one.
     """
     layers = list(Classifier.load(trial.model_of(TEACHER).replace("{seed}", "0")).taps)
-    for one in variations(layers):
+    for one in variations(layers, epochs=trial.study.train.epochs):
         if (only is None or one.what in only) and not _is_chosen(one):
             yield from _rows(one, trial)
     if elsewhere is not None and (only is None or "teacher" in only):

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from trueread.cohort.check.base import Example
 from trueread.cohort.cohort import Cohort
+from trueread.cohort.showing import label_names, slice_to_show
 from trueread.report.evidence import write_image
-from trueread.report.gallery import slice_to_show
 from trueread.report.summary import Json
 
 PICTURES = "figures/check"
@@ -31,14 +29,6 @@ def write_examples(cohort: Cohort, examples: Sequence[Example], folder: Path) ->
         }
         for example in examples[:MAX_EXAMPLES]
     ]
-
-
-def label_names(cohort: Cohort, rows: Sequence[int]) -> list[str]:
-    """The name of each row's class; of a multilabel image those that are present, or "none"."""
-    labels = cohort.labels[np.asarray(rows, dtype=np.int64)]
-    if cohort.task != "multilabel":
-        return [cohort.classes[y] for y in labels]
-    return [", ".join(c for c, y in zip(cohort.classes, row, strict=True) if y == 1) or "none" for row in labels]
 
 
 def _image(cohort: Cohort, row: int, folder: Path) -> Json:

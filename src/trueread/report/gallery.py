@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trueread.cohort.showing import class_after_class, slice_to_show
 from trueread.errors import InputError, NotMeasured
 from trueread.report.evidence import write_evidence, write_image, write_outline
 from trueread.report.words import slug
@@ -114,8 +115,9 @@ def choose(
         "least certain": take(by_certainty[certainty[by_certainty] <= middle]),
     }
     for kind, is_right in (("wrong", False), ("right", True)):
-        left = np.array([i for i in shuffled if right[i] == is_right and int(i) not in taken], dtype=np.int64)
-        chosen[kind] = take(_class_after_class(left, outcome.truth))
+        left = [i for i in shuffled if right[i] == is_right and int(i) not in taken]
+        chosen[kind] = class_after_class(left, outcome.truth, patient, count=per_kind)
+        taken.update(chosen[kind])
     return {kind: chosen[kind] for kind in KINDS}
 
 
@@ -201,19 +203,6 @@ def make_gallery(
     return entries
 
 
-def slice_to_show(evidence: NDArray | None, mask: NDArray | None, *, depth: int) -> int:
-    """The slice of a volume with the most evidence; without any, with the largest mask; without that, the middle one.
-
-    evidence: float [D,H,W] or None. mask: uint8 [D,H,W] or None.
-    """
-    for volume in (evidence, None if mask is None else mask > 0):
-        if volume is not None:
-            per_slice = volume.reshape(depth, -1).sum(axis=1)
-            if per_slice.max() > 0:
-                return int(per_slice.argmax())
-    return depth // 2
-
-
 def _explain(
     predictor: Predictor, cohort: Cohort, rows: NDArray, targets: NDArray
 ) -> tuple[list[NDArray[np.float32]], str, str]:
@@ -249,13 +238,3 @@ def _explain(
 
 def _listed(classes: Sequence[str], present: NDArray) -> str:
     return ", ".join(c for c, there in zip(classes, present, strict=True) if there) or "none"
-
-
-def _class_after_class(positions: NDArray, truth: Sequence[str]) -> NDArray:
-    """The positions reordered: the first of every class, the second of every class, ... Classes by first appearance."""
-    seen: dict[str, int] = {}
-    turn = []
-    for i in positions:
-        turn.append(seen.get(truth[i], 0))
-        seen[truth[i]] = turn[-1] + 1
-    return positions[np.argsort(turn, kind="stable")] if len(positions) else positions

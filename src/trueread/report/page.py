@@ -12,12 +12,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup, escape
 
 from trueread.files import write_text
-from trueread.report import check_words, pictures, scorecard, views, words
+from trueread.report import check_words, pictures, scorecard, strips, views, words
 from trueread.report.summary import Json, baseline_name, read_summary
 
 REPORT = "report.html"
 MAX_BYTES = 5_000_000
-FEWER_PICTURES = (None, 3, 2, 1, 0)  # of a kind, tried in this order until the page is small enough
+FEWER_PICTURES = (None, 3, 2, 1, 0)  # of a kind, or rows of a strip: tried until the page is small
 
 _ARXIV = re.compile(r"\barXiv:? ?(\d{4}\.\d{4,5})(v\d+)?\b", re.IGNORECASE)
 _DOI = re.compile(r"\b(?:doi:? ?|https://doi\.org/)(10\.\d{4,9}/[^\s;,&]+[^\s;,.&])", re.IGNORECASE)
@@ -26,7 +26,7 @@ _DOI = re.compile(r"\b(?:doi:? ?|https://doi\.org/)(10\.\d{4,9}/[^\s;,&]+[^\s;,.
 def write_report(run_folder: str | Path) -> Path:
     """Draw `report.html` of a finished run from its summary.json and pictures, and return its path.
 
-    The page is one file of less than 5 MB; when the gallery would make it larger, it shows fewer pictures and says so.
+    The page is one file of less than 5 MB; when pictures would make it larger, it shows fewer of them and says so.
     The same folder gives the same page. Raises InputError when the folder holds no finished run.
     """
     folder = Path(run_folder)
@@ -35,7 +35,11 @@ def write_report(run_folder: str | Path) -> Path:
     template = template_engine().get_template("template.html")
     html = ""
     for per_kind in FEWER_PICTURES:
-        html = template.render(context | {"galleries": pictures.gallery_views(summary, folder, per_kind=per_kind)})
+        shown = {
+            "galleries": pictures.gallery_views(summary, folder, per_kind=per_kind),
+            "strips": strips.strip_views(summary, folder, per_kind=per_kind),
+        }
+        html = template.render(context | shown)
         if len(html.encode()) < MAX_BYTES:
             break
     path = folder / REPORT

@@ -7,7 +7,7 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from trueread.report.evidence import LEVELS, evidence_palette
 from trueread.report.gallery import KINDS
@@ -110,11 +110,12 @@ def embedded(folder: Path, relative: str | None, *, lossy: bool = False) -> str:
     """
     if not relative:
         return ""
-    path = (folder / relative).resolve()
-    if not path.is_relative_to(folder.resolve()) or not path.is_file():
-        return ""
-    content, kind = path.read_bytes(), "png"
+    kind = "png"
     try:
+        path = (folder / relative).resolve()
+        if not path.is_relative_to(folder.resolve()) or not path.is_file():
+            return ""
+        content = path.read_bytes()
         with Image.open(io.BytesIO(content)) as picture:
             kind = (picture.format or "png").lower()
             if lossy:
@@ -122,6 +123,6 @@ def embedded(folder: Path, relative: str | None, *, lossy: bool = False) -> str:
                 picture.convert("RGB").save(buffer, "WEBP", quality=WEBP_QUALITY, method=4)
                 if len(buffer.getvalue()) < len(content):
                     content, kind = buffer.getvalue(), "webp"
-    except UnidentifiedImageError:
+    except (OSError, ValueError):  # no picture, one that is cut short, or a name that no file can have
         return ""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

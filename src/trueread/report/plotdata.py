@@ -59,6 +59,7 @@ def size_of(figure: Json, data: Columns) -> tuple[float, float]:
     kind = figure["kind"]
     key = figure.get("colour") or figure.get("group")
     names = [str(n) for n in dict.fromkeys(data[key])] if key and kind != "matrix" else []
+    names += [str(n) for n in dict.fromkeys(data[figure["dash"]])] if figure.get("dash") else []
     legend = 16 * -(-len(names) // legend_columns(names, NARROW if kind == "line" else WIDE)) if len(names) > 1 else 0
     if kind == "line":
         return NARROW, (390 if figure.get("diagonal") else 270) + legend
@@ -84,9 +85,8 @@ def legend_columns(names: Sequence[str], width: float) -> int:
     """As many columns as fit the width, each as wide as its longest name, of characters about six points wide."""
     lengths = [min(len(str(n)), LEGEND_CHARACTERS) for n in names]
     for count in range(len(names), 1, -1):
-        rows = -(-len(names) // count)
-        widest = [max(lengths[i : i + rows]) for i in range(0, len(names), rows)]
-        if sum(6 * w + 44 for w in widest) <= width:
+        columns = np.array_split(lengths, count)  # as matplotlib fills them
+        if sum(6 * column.max() + 44 for column in columns) <= width:
             return count
     return 1
 

@@ -38,6 +38,8 @@ def read_summary(folder: str | Path) -> Json:
     if missing:
         raise InputError(f"{path} must have title, cohort and methods; '{missing[0]}' is missing. Run the study again.")
     odd = next((k for k, v in summary.items() if not _is_written_so(k, v)), None)
+    if odd is None and not all(_is_strip(strip) for strip in _strips(summary["methods"])):
+        odd = "strips"
     if odd is not None:
         raise InputError(f"{path} was edited: its '{odd}' is not what a run writes. Run the study again.")
     return summary
@@ -60,6 +62,31 @@ def _all_have(value: Any, *keys: str) -> bool:
     return isinstance(value, list) and all(
         isinstance(entry, dict) and all(isinstance(entry.get(k), str) for k in keys) for entry in value
     )
+
+
+def _strips(methods: list[Json]) -> list[Any]:
+    """The strips of all findings; what a finding has in their place, if it is no list, as one odd strip."""
+    found: list[Any] = []
+    for finding in (f for m in methods for f in m.get("findings") or [] if isinstance(f, dict)):
+        strips = finding.get("strips") or []
+        found += strips if isinstance(strips, list) else [strips]
+    return found
+
+
+def _is_strip(value: Any) -> bool:
+    """True for what `strips.with_pictures` writes of a strip."""
+    if not _all_have([value], "name", "title", "caption") or not isinstance(value.get("rows"), list):
+        return False
+    rows, full_colour = value["rows"], value.get("evidence_full_colour")
+    if not rows or not all(_all_have(row, "caption") and len(row) == len(rows[0]) > 0 for row in rows):
+        return False
+    titled = all(
+        isinstance(names := value.get(key), list) and len(names) in (0, n) and all(isinstance(x, str) for x in names)
+        for key, n in (("heads", len(rows[0])), ("row_titles", len(rows)))
+    )
+    paths = [panel.get(layer) for row in rows for panel in row for layer in ("image", "evidence")]
+    scaled = full_colour is None or (isinstance(full_colour, (int, float)) and not isinstance(full_colour, bool))
+    return titled and scaled and all(path is None or isinstance(path, str) for path in paths)
 
 
 def method_named(summary: Json, name: str) -> Json:

@@ -11,6 +11,7 @@ from trueread.report.check_words import serious_of
 from trueread.report.combine import learning_curves, overlay
 from trueread.report.draw import draw, is_wide
 from trueread.report.plotdata import cut_note
+from trueread.report.remedy import in_words
 from trueread.report.scorecard import ScoreRow, audit_rows, grouped, rule_text
 from trueread.report.summary import Json, audit_names, findings_of, threshold_of
 from trueread.report.tables import TableView, table_views
@@ -48,7 +49,8 @@ class Question:
 
 @dataclass(frozen=True)
 class FindingView:
-    """Everything else an audit found. groups: its measures; notes: with the methods they are about, "" for all."""
+    """Everything else an audit found. groups: its measures; notes: with the methods they are about, "" for all.
+    in_words: what it comes to, as sentences."""
 
     question: Question
     groups: list[tuple[ScoreRow, list[ScoreRow]]]
@@ -56,6 +58,7 @@ class FindingView:
     figures: list[FigureView]
     notes: list[tuple[str, str]] = field(default_factory=list)
     elsewhere: list[str] = field(default_factory=list)
+    in_words: list[str] = field(default_factory=list)
 
 
 def questions(summary: Json) -> list[Question]:
@@ -118,6 +121,7 @@ def finding_views(summary: Json) -> list[FindingView]:
                 figure_views(summary, question.audit, skip=shown),
                 notes_of(findings, n_methods=len(summary["methods"])),
                 list(titles),
+                in_words(summary, question.audit),
             )
         )
     return views
