@@ -12,7 +12,7 @@ import pandas as pd
 
 from trueread import Estimate
 from trueread.audit.finding import Figure
-from trueread.paper.specialist_arms import CEILING, ERM, FINAL, MIXED, OURS, TEACHER, gap_closed
+from trueread.paper.specialist_arms import CEILING, ERM, FINAL, MIXED, OURS, TEACHER, UNLABELLED, gap_closed
 from trueread.report.draw import draw
 
 HEAD = [
@@ -144,7 +144,7 @@ def _variations(result: dict[str, Any]) -> list[str]:
         usual = [
             {"what": "as above", "value": "", **r}
             for r in result["rows"]
-            if (r["cohort"], r["cue"]) == (result["setting"]["varied"], cue) and r["arm"] in (TEACHER, FINAL, OURS)
+            if (r["cohort"], r["cue"]) == (result["setting"]["varied"], cue) and r["arm"] in (TEACHER, UNLABELLED, OURS)
         ]
         for r in (*usual, *rows):
             texts = [Estimate.from_json(r["measures"][k]).text() for k in ("auroc-clean", "auroc-flipped", "planted")]
@@ -168,7 +168,7 @@ def claims(rows: list[dict[str, Any]], differences: list[dict[str, Any]]) -> lis
                 f"Nothing to close on {where} images: plain training {value[ERM][key]:.3f}, ceiling "
                 f"{value[CEILING][key]:.3f}."
             )
-    for control in (MIXED, FINAL):
+    for control in (MIXED, FINAL, UNLABELLED):
         said += [_beats(differences, control, key) for key in CLAIMS]
     said += [_no_worse(differences, key) for key in CLAIMS]
     return said

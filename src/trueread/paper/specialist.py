@@ -17,7 +17,7 @@ from trueread.cohort.source import load_cohort
 from trueread.cohort.split import assign_splits
 from trueread.errors import InputError
 from trueread.paper.base import Paper, paper
-from trueread.paper.specialist_arms import CORE, ERM, FINAL, MIXED, OURS, TEACHER, arms
+from trueread.paper.specialist_arms import CORE, ERM, FINAL, MIXED, OURS, TEACHER, UNLABELLED, arms
 from trueread.paper.specialist_variations import measured_variations
 from trueread.paper.trial import Measured, Trial
 from trueread.shift.planting import Planting, planting
@@ -115,7 +115,7 @@ def _main(trial: Trial, cohort: str) -> dict[str, list[dict[str, Any]]]:
     ours = [(OURS, [found[OURS].finding])]
     differences = [
         difference.to_json()
-        for control in (MIXED, FINAL, TEACHER)
+        for control in (MIXED, FINAL, UNLABELLED, TEACHER)
         for difference in compare_findings((control, [found[control].finding]), ours, found[control].subject)
     ]
     layers = [

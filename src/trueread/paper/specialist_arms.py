@@ -7,16 +7,10 @@ from typing import Any
 
 from trueread.paper.trial import Arm
 
-ERM, MIXED, TEACHER, FINAL, OURS, CEILING = (
-    "erm",
-    "erm + clean",
-    "teacher alone",
-    "final layer",
-    "specialist",
-    "ceiling",
-)
-CORE = (ERM, MIXED, TEACHER, FINAL, OURS, CEILING)
-CHOSEN: Mapping[str, Any] = {"alpha": 1.0, "beta": 5.0, "start": "random"}  # by benchmarks/specialist_choice.py
+ERM, MIXED, TEACHER, CEILING = "erm", "erm + clean", "teacher alone", "ceiling"
+FINAL, UNLABELLED, OURS = "final layer", "final layer, no labels", "specialist"
+CORE = (ERM, MIXED, TEACHER, FINAL, UNLABELLED, OURS, CEILING)
+CHOSEN: Mapping[str, Any] = {"alpha": 0.5, "beta": 25.0, "start": "random"}  # by benchmarks/specialist_choice.py
 
 
 def arms(teacher: str) -> list[Arm]:
@@ -25,9 +19,8 @@ def arms(teacher: str) -> list[Arm]:
         Arm(ERM, "erm", on="biased"),
         Arm(MIXED, "erm"),
         Arm(TEACHER, "clean-only"),
-        Arm(
-            FINAL, "final-layer-distillation", {"teacher": teacher, "alpha": CHOSEN["alpha"], "start": CHOSEN["start"]}
-        ),
+        Arm(FINAL, "final-layer-distillation", {"teacher": teacher, **_but(CHOSEN, "beta")}),
+        Arm(UNLABELLED, "final-layer-distillation", {"teacher": teacher, **_but(CHOSEN, "beta"), "alpha": 1.0}),
         Arm(OURS, "specialist", {"teacher": teacher, **CHOSEN}),
         Arm("mixup", "mixup"),
         Arm("groupdro", "groupdro"),
@@ -35,6 +28,10 @@ def arms(teacher: str) -> list[Arm]:
         Arm("dfr", "dfr"),
         Arm(CEILING, "erm", on="unbiased"),
     ]
+
+
+def _but(options: Mapping[str, Any], left_out: str) -> dict[str, Any]:
+    return {k: v for k, v in options.items() if k != left_out}
 
 
 def gap_closed(rows: Sequence[Mapping[str, Any]], arm: str, key: str) -> float:

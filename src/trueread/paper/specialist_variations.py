@@ -9,7 +9,7 @@ from typing import Any
 from trueread.audit.subject import Subject
 from trueread.cohort.cohort import Cohort
 from trueread.model.classifier import Classifier
-from trueread.paper.specialist_arms import CHOSEN, FINAL, MIXED, OURS, TEACHER, arms
+from trueread.paper.specialist_arms import MIXED, OURS, TEACHER, UNLABELLED, arms
 from trueread.paper.trial import Arm, Trial
 from trueread.report.words import slug
 
@@ -35,7 +35,7 @@ LARGE = ("resnet18", "densenet121")  # students of another architecture than the
 def variations(layers: Sequence[str], *, epochs: int) -> list[Variation]:
     """All of them. layers: of the network, in order. epochs: of the protocol."""
     half = len(layers) // 2
-    taught = (TEACHER, FINAL, OURS)
+    taught = (TEACHER, UNLABELLED, OURS)
     return [
         *(Variation("clean share", f"{share:.0%}", taught, clean=share) for share in (0.01, 0.03, 0.2)),
         Variation("clean images", "without the cue", taught, clean_arrangement="clean"),
@@ -46,11 +46,12 @@ def variations(layers: Sequence[str], *, epochs: int) -> list[Variation]:
         Variation("probes", "supervised", options={"probes": "supervised"}),
         Variation("temperature", "1", options={"temperature": 1.0}),
         Variation("temperature", "4", options={"temperature": 4.0}),
-        Variation("labels", "half", options={"alpha": 0.5}),
-        Variation("start", "random", options={"start": "random"}),
+        Variation("labels", "none", options={"alpha": 1.0}),
+        Variation("weight of the layers", "5", options={"beta": 5.0}),
+        Variation("weight of the layers", "100", options={"beta": 100.0}),
         Variation("start", "teacher", options={"start": "teacher"}),
-        Variation("start and labels", "teacher, half", options={"start": "teacher", "alpha": 0.5}),
-        *(Variation("student", name, (MIXED, FINAL, OURS), train=_large(name, epochs)) for name in LARGE),
+        Variation("start and labels", "teacher, none", options={"start": "teacher", "alpha": 1.0}),
+        *(Variation("student", name, (MIXED, UNLABELLED, OURS), train=_large(name, epochs)) for name in LARGE),
     ]
 
 
@@ -68,15 +69,10 @@ def measured_variations(
     """
     layers = list(Classifier.load(trial.model_of(TEACHER).replace("{seed}", "0")).taps)
     for one in variations(layers, epochs=trial.study.train.epochs):
-        if (only is None or one.what in only) and not _is_chosen(one):
+        if only is None or one.what in only:
             yield from _rows(one, trial)
     if elsewhere is not None and (only is None or "teacher" in only):
         yield from _taught_elsewhere(trial, elsewhere)
-
-
-def _is_chosen(one: Variation) -> bool:
-    """Whether the trial itself has these values."""
-    return bool(one.options) and not one.train and all(CHOSEN.get(k) == v for k, v in one.options.items())
 
 
 def _rows(one: Variation, trial: Trial) -> Iterator[dict[str, Any]]:
@@ -85,7 +81,7 @@ def _rows(one: Variation, trial: Trial) -> Iterator[dict[str, Any]]:
     varied = trial.like(slug(f"{one.what} {one.value}"), what=what, train=one.train)
     for arm in arms((varied if TEACHER in one.arms else trial).model_of(TEACHER)):
         if arm.name in one.arms:
-            made = replace(arm, options={**arm.options, **one.options}) if arm.name in (FINAL, OURS) else arm
+            made = replace(arm, options={**arm.options, **one.options}) if arm.name == OURS else arm
             yield {"what": one.what, "value": one.value, **varied.measured(made).row}
 
 
@@ -100,5 +96,5 @@ def _taught_elsewhere(trial: Trial, elsewhere: Cohort) -> Iterator[dict[str, Any
     found = varied.of_subject(Subject.of(taught, mixed, name=TEACHER, resamples=trial.study.resamples))
     yield {**said, **found.row}
     for arm in arms(school.model_of(TEACHER)):
-        if arm.name in (FINAL, OURS):
+        if arm.name in (UNLABELLED, OURS):
             yield {**said, **varied.measured(arm).row}
