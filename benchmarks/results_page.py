@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import reliability_page
+import shortcut_page
 import specialist_page
 from sheet import HEAD, Row, cells, number
 
@@ -50,7 +51,7 @@ def erm_section(result: dict[str, Any]) -> str:
         "Ordinal tasks, quadratic weighted kappa: " + "; ".join(_kappa(r) for r in rows if _kappa(r)) + ".",
         "",
     ]
-    lines += ["How each row was made:", "", *(f"- {_provenance(row)}" for row in rows)]
+    lines += ["How each row was made:", "", *(f"- {_provenance(row)}" for row in rows), ""]
     return "\n".join(lines)
 
 
@@ -200,6 +201,7 @@ SECTIONS = {
     "erm": erm_section,
     "specialist-cpu": specialist_page.section,
     "specialist-gpu": specialist_page.section,
+    "shortcut-audits": shortcut_page.section,
     "copies": copies_section,
     "speed": speed_section,
     "speed-gpu": speed_section,
