@@ -25,9 +25,9 @@ def measure(sheet: Sheet, options: Options) -> None:
     torch.set_num_threads(1)
     sizes = ((28, "compact"),) if options.smoke else ((64, "compact"), (28, "resnet18"))
     for side, backbone in sizes:
-        cohort = load_cohort("phantom", n_images=200 if options.smoke else 1600, size=side)
+        cohort = load_cohort("phantom", n_images=200 if options.smoke else 400, size=side)
         biased = planted(cohort, planting(cohort, "square", severity=1.0, side=0.1, clean=0.2))
-        config = TrainConfig(epochs=1, backbone=backbone, augment="none", select="last")
+        config = TrainConfig(epochs=1, backbone=backbone, stem="standard", augment="none", select="last")
         with tempfile.TemporaryDirectory() as folder:
             fit(biased, build_method("clean-only"), config, quiet=True).classifier.save(Path(folder) / "teacher")
             teacher = str(Path(folder) / "teacher")
@@ -43,7 +43,7 @@ def measure(sheet: Sheet, options: Options) -> None:
                 taken[name].append(float(history["seconds"].sum()))
 
             works: dict[str, Work] = {name: partial(epoch, name, method) for name, method in methods.items()}
-            in_turns(works, rounds=1 if options.smoke else 7)
+            in_turns(works, rounds=1 if options.smoke else 6)
         taken = {name: np.array(values[1:]) for name, values in seconds.items()}  # the first warmed up
         for name in ("specialist", "final-layer-distillation"):
             sheet.add(

@@ -13,7 +13,7 @@ from trueread.commands import run_paper
 from trueread.errors import InputError
 from trueread.paper import specialist
 from trueread.paper.specialist import CUES, Scale, SpecialistPaper, cohort_of
-from trueread.paper.specialist_arms import CEILING, CHOSEN, ERM, OURS, TEACHER, UNLABELLED, gap_closed
+from trueread.paper.specialist_arms import CEILING, CHOSEN, ERM, OURS, TEACHER, gap_closed
 from trueread.paper.specialist_variations import variations
 
 TINY = Scale(
@@ -53,9 +53,9 @@ def test_all_arms_once_and_a_second_time_from_what_is_there(tmp_path, monkeypatc
     assert {d["method"] for d in result["differences"]} == {OURS}
     assert [part["arm"] for part in result["layers"]] == [ERM, OURS]
     taught = [(v["value"], v["arm"]) for v in result["variations"] if v["what"] == "clean share"]
-    assert taught[:3] == [("1%", TEACHER), ("1%", UNLABELLED), ("1%", OURS)]
+    assert taught[:3] == [("1%", TEACHER), ("1%", OURS), ("3%", TEACHER)]
     assert len({v["measures"]["auroc-clean"]["n_seeds"] for v in result["variations"]}) == 1
-    assert [v["arm"] for v in result["variations"] if v["what"] == "teacher"] == [TEACHER, UNLABELLED, OURS]
+    assert [v["arm"] for v in result["variations"] if v["what"] == "teacher"] == [TEACHER, OURS]
     assert str(tmp_path) not in path.read_text()
     monkeypatch.setattr("trueread.runner.fit", lambda *_, **__: pytest.fail("trained again"))
     again = json.loads(run_paper("specialist", out=tmp_path).read_text())

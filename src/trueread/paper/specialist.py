@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -45,7 +45,8 @@ CUES: dict[str, dict[str, Any]] = {
 @dataclass(frozen=True)
 class Scale:
     """How much is done. train_images: at most, whole patients. clean: share of the training patients that are
-    bias-free. varied: the cohort on which single choices are changed, one seed each, and which of them.
+    bias-free. varied: the cohort on which single choices are changed, one seed each, and which of them. own: what is
+    different for a cohort.
     """
 
     cohorts: tuple[str, ...]
@@ -58,6 +59,11 @@ class Scale:
     resamples: int = 1000
     varied: str = ""
     choices: tuple[str, ...] | None = None
+    own: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def of(self, cohort: str) -> Scale:
+        """The scale as it is for a cohort."""
+        return replace(self, **self.own.get(cohort, {}))
 
 
 @paper("specialist", source="Boland, Tsaftaris and Dahdouh 2025, MELBA 2025:020, arXiv 2511.17421")
@@ -71,7 +77,8 @@ class SpecialistPaper(Paper):
             choices=("labels",),
         ),
         "cpu": Scale(
-            ("kermany", "ham10000", "adrenalmnist3d"), 64, 1800, 3, {"epochs": 8, "batch_size": 64}, varied="ham10000"
+            ("kermany", "ham10000", "adrenalmnist3d"), 64, 1800, 3, {"epochs": 8, "batch_size": 64}, varied="ham10000",
+            own={"adrenalmnist3d": {"train_images": 600, "seeds": 1, "train": {"epochs": 6, "batch_size": 32}}},
         ),
         "gpu": Scale(
             ("kermany", "ham10000", "adrenalmnist3d"), 128, 1_000_000, 3,
@@ -86,10 +93,11 @@ class SpecialistPaper(Paper):
             "differences": [], "layers": [], "variations": [],
         }  # fmt: skip
         for name in wanted.cohorts:
-            plain = cohort_of(name, wanted, data)
+            mine = wanted.of(name)
+            plain = cohort_of(name, mine, data)
             for cue, options in CUES.items():
                 where = {"cohort": name, "cue": cue, "kind": options["kind"]}
-                trial = trial_of(plain, cue, wanted, folder / name / cue)
+                trial = trial_of(plain, cue, mine, folder / name / cue)
                 for part, rows in _main(trial, name).items():
                     result[part] += [where | row for row in rows]
                 self.save(scale, folder, result)
