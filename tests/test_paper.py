@@ -11,7 +11,9 @@ import torch
 
 from trueread.commands import run_paper
 from trueread.errors import InputError
-from trueread.paper import specialist
+from trueread.paper import base, specialist
+from trueread.paper.base import Paper
+from trueread.paper.side_by_side import side_by_side
 from trueread.paper.specialist import CUES, Scale, SpecialistPaper, cohort_of
 from trueread.paper.specialist_arms import CEILING, CHOSEN, ERM, OURS, TEACHER, gap_closed
 from trueread.paper.specialist_variations import variations
@@ -33,6 +35,49 @@ def tiny(monkeypatch):
     monkeypatch.setitem(specialist.COHORTS, "phantom", {"source": "phantom", "n_images": 120})
     monkeypatch.setattr(specialist, "CUES", {"square": CUES["square"] | {"side": 0.2}})
     monkeypatch.setitem(specialist.ELSEWHERE, "phantom", {"seed": 1})
+
+
+def test_parts_side_by_side_pass_on_what_they_say(capfd):
+    side_by_side({"one": ["list", "methods"], "two": ["list", "papers"], "three": ["list", "audits"]}, jobs=2)
+    assert capfd.readouterr().out == ""
+    with pytest.raises(InputError, match="bad: not done, for the reason above"):
+        side_by_side({"bad": ["list", "nothing"], "later": ["list", "papers"]}, jobs=1)
+    assert "bad: trueread: " in capfd.readouterr().err
+
+
+def test_parts_are_joined_in_order_whoever_ran_them(tmp_path, monkeypatch):
+    asked = []
+
+    class Two(Paper):
+        title, scales = "Two parts", {"smoke": None}
+
+        def parts(self, scale):
+            return ["long", "short"]
+
+        def setting(self, scale):
+            return {"setting": scale}
+
+        def run_part(self, part, scale, folder, data):
+            asked.append(part)
+            return {"rows": [{"part": part}], **({"more": [1]} if part == "short" else {})}
+
+    monkeypatch.setattr(base.PAPERS, "build", lambda _: Two())
+
+    def one_after_the_other(commands, *, jobs):
+        assert jobs == 2
+        for c in reversed(commands.values()):
+            run_paper(c[1], out=c[c.index("--out") + 1], part=c[c.index("--part") + 1])
+
+    monkeypatch.setattr(base, "side_by_side", one_after_the_other)
+    told = {jobs: json.loads(run_paper("two", out=tmp_path / str(jobs), jobs=jobs).read_text()) for jobs in (1, 2)}
+    assert asked == ["long", "short", "short", "long"]
+    for result in told.values():
+        assert result["rows"] == [{"part": "long"}, {"part": "short"}]
+        assert (result["more"], result["setting"]) == ([1], "smoke")
+    with pytest.raises(InputError, match="Did you mean 'short'"):
+        run_paper("two", out=tmp_path, part="shortt")
+    with pytest.raises(InputError, match="at least 1; found 0"):
+        run_paper("two", out=tmp_path, jobs=0)
 
 
 @pytest.mark.slow
@@ -102,7 +147,7 @@ def test_slips(tmp_path, arguments, said):
 
 def test_real_images_that_nobody_named(tmp_path, monkeypatch):
     monkeypatch.delenv("TRUEREAD_DATA", raising=False)
-    with pytest.raises(InputError, match="name it with --data"):
+    with pytest.raises(InputError, match="name their folder with --data"):
         run_paper("specialist", scale="cpu", out=tmp_path)
 
 

@@ -284,6 +284,8 @@ def paper(
     scale: Annotated[str, typer.Option(help="smoke (minutes, no data), cpu (hours) or gpu")] = "smoke",
     data: Annotated[Path | None, typer.Option(help="folder of the real images; $TRUEREAD_DATA by default")] = None,
     out: Out = None,
+    part: Annotated[str | None, typer.Option(help="only this part of it, with a folder of all parts")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="parts at once; one per core by default")] = None,
 ) -> None:
     """Run a published protocol with everything it is compared with; prints the path of its result.
 
@@ -293,7 +295,7 @@ def paper(
     """
     from trueread import commands
 
-    print(commands.run_paper(name, scale=scale, out=out, data=data))
+    print(commands.run_paper(name, scale=scale, out=out, data=data, part=part, jobs=jobs))
 
 
 @app.command("list")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,8 +15,7 @@ from trueread.audit.shortcut_layers import ShortcutLayers
 from trueread.cohort.cohort import Cohort
 from trueread.cohort.source import load_cohort
 from trueread.cohort.split import assign_splits
-from trueread.errors import InputError
-from trueread.paper.base import Paper, paper
+from trueread.paper.base import Paper, Rows, paper
 from trueread.paper.specialist_arms import CORE, ERM, FINAL, MIXED, OURS, TEACHER, UNLABELLED, arms
 from trueread.paper.specialist_variations import measured_variations
 from trueread.paper.trial import Measured, Trial
@@ -86,35 +85,33 @@ class SpecialistPaper(Paper):
         ),
     }  # fmt: skip
 
-    def run(self, scale: str, folder: Path, data: Path | None) -> dict[str, Any]:
+    def parts(self, scale: str) -> list[str]:
         wanted = self.scales[scale]
-        result: dict[str, Any] = {
-            "setting": vars(wanted), "cues": CUES, "arms": [vars(arm) for arm in arms("")], "rows": [],
-            "differences": [], "layers": [], "variations": [],
-        }  # fmt: skip
-        for name in wanted.cohorts:
-            mine = wanted.of(name)
-            plain = cohort_of(name, mine, data)
-            for cue, options in CUES.items():
-                where = {"cohort": name, "cue": cue, "kind": options["kind"]}
-                trial = trial_of(plain, cue, mine, folder / name / cue)
-                for part, rows in _main(trial, name).items():
-                    result[part] += [where | row for row in rows]
-                self.save(scale, folder, result)
-        if wanted.varied:
-            plain = cohort_of(wanted.varied, wanted, data)
-            other = ELSEWHERE.get(wanted.varied)
-            elsewhere = None if other is None else cohort_of(wanted.varied, wanted, data, **other)
-            for cue, options in CUES.items():
-                trial = trial_of(plain, cue, wanted, folder / wanted.varied / cue)
-                where = {"cohort": wanted.varied, "cue": cue, "kind": options["kind"]}
-                for row in measured_variations(trial, only=wanted.choices, elsewhere=elsewhere):
-                    result["variations"].append(where | row)
-                    self.save(scale, folder, result)
-        return result
+        order = sorted(wanted.cohorts, key=lambda name: name != wanted.varied)  # it has the most to do
+        return [_part(name, cue) for name in order for cue in CUES]
+
+    def setting(self, scale: str) -> dict[str, Any]:
+        return {"setting": asdict(self.scales[scale]), "cues": CUES, "arms": [vars(arm) for arm in arms("")]}
+
+    def run_part(self, part: str, scale: str, folder: Path, data: Path | None) -> Rows:
+        wanted = self.scales[scale]
+        name, cue = next((n, c) for n in wanted.cohorts for c in CUES if _part(n, c) == part)
+        mine = wanted.of(name)
+        trial = trial_of(cohort_of(name, mine, data), cue, mine, folder / name / cue)
+        found = _main(trial, name)
+        if name == wanted.varied:
+            other = ELSEWHERE.get(name)
+            elsewhere = None if other is None else cohort_of(name, mine, data, **other)
+            found["variations"] = list(measured_variations(trial, only=wanted.choices, elsewhere=elsewhere))
+        where = {"cohort": name, "cue": cue, "kind": CUES[cue]["kind"]}
+        return {table: [where | row for row in rows] for table, rows in found.items()}
 
 
-def _main(trial: Trial, cohort: str) -> dict[str, list[dict[str, Any]]]:
+def _part(cohort: str, cue: str) -> str:
+    return f"{cohort}-{cue}"
+
+
+def _main(trial: Trial, cohort: str) -> Rows:
     """All arms, the differences of ours to the controls, and what the layers of plain training and ours do."""
     found: dict[str, Measured] = {}
     for arm in arms(trial.model_of(TEACHER)):
@@ -149,10 +146,7 @@ def planting_of(plain: Cohort, cue: str, scale: Scale) -> Planting:
 def cohort_of(name: str, scale: Scale, data: Path | None, **changes: Any) -> Cohort:
     """The split cohort at the scale's size, with at most so many training images. changes: of its options."""
     options = {"size": scale.size} | COHORTS[name] | changes
-    if "{data}" in options["source"]:
-        if data is None:
-            raise InputError(f"'{name}' is read from the folder of real images; name it with --data or $TRUEREAD_DATA.")
-        options["source"] = options["source"].format(data=data)
+    options["source"] = options["source"].format(data=data)
     cohort = load_cohort(options.pop("source"), **options)
     if not cohort.is_split:
         cohort = assign_splits(cohort, val=0.15, test=0.25)
