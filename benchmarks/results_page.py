@@ -199,6 +199,7 @@ def replay_section(result: dict[str, Any]) -> str:
 
 SECTIONS = {
     "erm": erm_section,
+    "specialist-choice": specialist_page.choice_section,
     "specialist-cpu": specialist_page.section,
     "specialist-gpu": specialist_page.section,
     "shortcut-audits": shortcut_page.section,

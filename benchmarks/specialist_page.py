@@ -54,6 +54,39 @@ def section(result: dict[str, Any]) -> str:
     )
 
 
+def choice_section(result: dict[str, Any]) -> str:
+    """Every setting that was tried before the protocol, with the mean of its AUROC clean and flipped."""
+    frame = pd.DataFrame(result["rows"])
+    frame["part"] = frame["cohort"] + ", " + frame["cue"]
+    frame["value"] = (frame["auroc-clean"] + frame["auroc-flipped"]) / 2
+    cells = frame.groupby(["arm", "part"], sort=False)["value"].agg(["mean", "count"]).unstack()
+    parts = list(cells["mean"].columns)
+    everywhere = cells["mean"].mean(axis=1, skipna=False)
+    order = everywhere.sort_values(ascending=False, na_position="last").index
+    machine = result["environment"]
+    lines = [
+        f"## {result['title']}",
+        "",
+        "On training and validation images of the protocol below, split again by patient; other seeds. Mean AUROC "
+        "without the cue and with the cue turned round, on average over seeds (their number in brackets). a, b: alpha "
+        "and beta; `random` and `teacher`: the student's first weights; b = 0 is distillation at the final layer.",
+        "",
+        _row(["setting", *parts, "all four"]),
+        _row(["---"] * (len(parts) + 2)),
+    ]
+    for arm in order:
+        shown = [
+            f"{cells['mean'][part][arm]:.3f} ({cells['count'][part][arm]:.0f})"
+            if cells["count"][part][arm] > 0
+            else "-"
+            for part in parts
+        ]
+        total = everywhere[arm]
+        lines.append(_row([arm, *shown, f"{total:.3f}" if total == total else "-"]))
+    made = f"{result['date']}; {machine['machine']}, torch {machine['torch']}, Python {machine['python']}."
+    return "\n".join([*lines, "", f"- `{result['command']}`: {made}", ""])
+
+
 def figures(result: dict[str, Any]) -> dict[str, str]:
     """File name -> SVG: the arms of each part, and the layers of each cohort."""
     made = {}
