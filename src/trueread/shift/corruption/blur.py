@@ -1,0 +1,137 @@
+"""Blur of four kinds.
+
+Kernels are those of an image of 224 pixels. `scale`, the image's side over 224, brings them to its size so that they
+blur it about as the large image, made small, would be blurred: a radius of less than a pixel still blurs, a larger one
+more, and the smallest kernels of the lists change an image of 28 pixels by less than a grey level.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def gaussian_blur(images: Tensor, side: int, *, scale: float = 1.0) -> Tensor:
+    """Images float [B,C,H,W] under a Gaussian kernel of `side` pixels at 224; the border is mirrored.
+
+    Its sigma follows from the side, 0.3 ((side - 1) / 2 - 1) + 0.8, as in OpenCV and torchvision.
+    """
+    reach = side // 2
+    taps = gaussian_taps(reach, 0.3 * (reach - 1) + 0.8, like=images) @ resampling(reach, scale, like=images)
+    c = images.shape[1]
+    across = F.conv2d(_mirrored(images, len(taps), axis=-1), taps.expand(c, 1, 1, -1), groups=c)
+    return F.conv2d(_mirrored(across, len(taps), axis=-2), taps[:, None].expand(c, 1, -1, 1), groups=c)
+
+
+def defocus_blur(images: Tensor, radius: float, edge: float, *, scale: float = 1.0) -> Tensor:
+    """Images float [B,C,H,W] under a disk; the border is mirrored. radius, edge: see `disk`."""
+    resampled = resampling((reach := math.floor(radius) + 1), scale, like=images)
+    kernel = resampled.T @ disk(radius, edge, reach, like=images) @ resampled
+    c, n = images.shape[1], len(kernel)
+    return F.conv2d(_mirrored(_mirrored(images, n, axis=-1), n, axis=-2), kernel.expand(c, 1, -1, -1), groups=c)
+
+
+def motion_blur(images: Tensor, radius: float, sigma: float, degrees: Tensor, *, scale: float = 1.0) -> Tensor:
+    """Images float [B,C,H,W] smeared to one side, as ImageMagick's motion blur does; the border is repeated.
+
+    radius, sigma: see `half_gaussian`. degrees: float [B], the direction, 0 from the right, 90 from below; each tap
+    is taken from the pixel nearest to it.
+    """
+    weights = half_gaussian(radius, sigma, scale, like=images)
+    taps = len(weights)
+    h, w = images.shape[-2:]
+    padded = F.pad(images, (0, taps, taps, taps), mode="replicate")
+    pw = padded.shape[-1]
+    rows, columns = (torch.arange(n, device=images.device) for n in (h, w))
+    here = ((rows + taps)[:, None] * pw + columns).flatten()
+    radians = torch.deg2rad(degrees)
+    total = torch.zeros_like(images).flatten(2)
+    for k, weight in enumerate(weights):
+        down, right = ((k * part - 0.5).ceil().long() for part in (radians.sin(), radians.cos()))
+        place = (here + (down * pw + right)[:, None])[:, None].expand(-1, images.shape[1], -1)
+        total += weight * padded.flatten(2).gather(2, place)
+    return total.view_as(images)
+
+
+def zoom_blur(images: Tensor, last: float, step: float) -> Tensor:
+    """The mean of images float [B,C,H,W] and of their middles enlarged, from 1 to `last` in steps.
+
+    Relative, so the same at every image size.
+    """
+    factors = [1 + step * k for k in range(round((last - 1) / step) + 1)]
+    total = images
+    for factor in factors:
+        total = total + _enlarged(_enlarged(images, factor, axis=-2), factor, axis=-1)
+    return total / (len(factors) + 1)
+
+
+def disk(radius: float, edge: float, reach: int, *, like: Tensor) -> Tensor:
+    """float [2 reach + 1, 2 reach + 1] of unit sum: the pixels within `radius`, blurred by a Gaussian of 3 pixels and
+    of sigma `edge`.
+    """
+    at = torch.arange(-reach, reach + 1, dtype=like.dtype, device=like.device)
+    inside = (at[:, None] ** 2 + at**2 <= radius**2).to(like)
+    soft = gaussian_taps(1, edge, like=like)
+    blurred = F.conv2d(inside[None, None], (soft[:, None] * soft)[None, None], padding=1)[0, 0]
+    return blurred / blurred.sum()
+
+
+def half_gaussian(radius: float, sigma: float, scale: float, *, like: Tensor) -> Tensor:
+    """float [n], the weights of the pixels 0, 1, ... along the motion, of unit sum.
+
+    radius, sigma: at 224 pixels, where there are 2 ceil(radius) + 1 taps; at another scale they are shared out
+    linearly between the pixels, which keeps how far the motion carries on average.
+    """
+    taps = torch.arange(2 * math.ceil(radius) + 1, dtype=torch.float64)
+    pixels = torch.arange(math.ceil((len(taps) - 1) * scale) + 1, dtype=torch.float64)
+    shares = (1 - (pixels - scale * taps[:, None]).abs() / max(1.0, scale)).clamp_min(0)
+    weights = torch.exp(-0.5 * (taps / sigma) ** 2) @ (shares / shares.sum(1, keepdim=True))
+    return (weights / weights.sum()).to(like)
+
+
+def gaussian_taps(reach: int, sigma: float, *, like: Tensor) -> Tensor:
+    """float [2 reach + 1] of unit sum: a Gaussian at whole pixels."""
+    weights = [math.exp(-0.5 * (k / sigma) ** 2) for k in range(-reach, reach + 1)]
+    return like.new_tensor(weights) / sum(weights)
+
+
+def resampling(reach: int, scale: float, *, like: Tensor) -> Tensor:
+    """float [2 reach + 1, n], n odd, rows of unit sum: how each tap of a kernel is shared out between the pixels of an
+    image `scale` times as large. The identity at scale 1.
+
+    In smaller images by quadratic interpolation, which keeps a kernel's variance: a linear one would blur a small
+    image up to three times as much as the large one made small. In larger ones by linear interpolation.
+    """
+    there = max(1, math.ceil(reach * scale))
+    taps = scale * torch.arange(-reach, reach + 1, dtype=torch.float64)[:, None]
+    pixels = torch.arange(-there, there + 1, dtype=torch.float64)
+    if scale <= 1:
+        beside, rest = pixels - taps.round(), taps - taps.round()
+        shares = torch.where(beside == 0, 1 - rest**2, (rest**2 + beside * rest) / 2) * (beside.abs() <= 1)
+    else:
+        shares = (1 - (pixels - taps).abs() / scale).clamp_min(0)
+    return (shares / shares.sum(1, keepdim=True)).to(like)
+
+
+def _mirrored(images: Tensor, taps: int, *, axis: int) -> Tensor:
+    """Images with room for a kernel along an axis; the border pixel itself is not repeated."""
+    n, reach = images.shape[axis], taps // 2
+    at = torch.arange(-reach, n + reach, device=images.device)
+    period = max(1, 2 * (n - 1))
+    return images.index_select(axis, (n - 1 - (at % period - (n - 1)).abs()))
+
+
+def _enlarged(images: Tensor, factor: float, *, axis: int) -> Tensor:
+    """The middle of an axis, enlarged to its length with linear interpolation between the first and the last pixel."""
+    n = images.shape[axis]
+    middle = math.ceil(n / factor)
+    size = round(middle * factor)
+    shown = torch.arange(n, dtype=torch.float64) + (size - n) // 2
+    place = (n - middle) // 2 + shown * (middle - 1) / max(1, size - 1)
+    low = place.floor().clamp(0, n - 1)
+    part = (place - low).to(images).view([-1 if a == axis % images.ndim else 1 for a in range(images.ndim)])
+    low = low.long().to(images.device)
+    return torch.lerp(images.index_select(axis, low), images.index_select(axis, (low + 1).clamp_max(n - 1)), part)
