@@ -42,6 +42,7 @@ SLOW_FILES = {  # most of whose tests train a network, or that are tables and fu
     "test_claim.py",
     "test_cli.py",
     "test_commands.py",
+    "test_method_adversarial.py",
     "test_method_clean_only.py",
     "test_method_compose.py",
     "test_method_dfr.py",

@@ -1,6 +1,7 @@
 """One file per idea about how to train. One line per method registers it."""
 
 from trueread.method import (  # noqa: F401  (each registers its method)
+    adversarial,
     balanced_sampling,
     class_weights,
     clean_only,

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Objective = Literal["cross-entropy", "margin", "dlr"]
+Formula = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # logits [B,K], labels [B], targets -> [B]
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
@@ -52,7 +53,7 @@ def _of(logits: Tensor, classes: Tensor) -> Tensor:
     return logits.gather(1, classes[:, None]).squeeze(1)
 
 
-OBJECTIVES: Mapping[str, Callable[[Tensor, Tensor, Tensor | None], Tensor]] = {
+OBJECTIVES: Mapping[str, Formula] = {
     "cross-entropy": cross_entropy,
     "margin": margin,
     "dlr": dlr,

@@ -10,7 +10,7 @@ from torch import Tensor
 from trueread.errors import InputError, unknown
 from trueread.shift.attack.balls import Ball
 from trueread.shift.attack.checks import check_count, check_draw
-from trueread.shift.attack.objectives import Objective
+from trueread.shift.attack.objectives import Formula, Objective
 from trueread.shift.attack.search import Attacked, Forward, Search
 from trueread.shift.base import Draw
 
@@ -28,7 +28,7 @@ def pgd(
     targets: Tensor | None = None,
     restarts: int = 1,
     random_start: bool = True,
-    objective: Objective = "cross-entropy",
+    objective: Objective | Formula = "cross-entropy",
     draw: Draw | torch.Generator | None = None,
     stop_when_fooled: bool = True,
     keep: Keep = "best",
@@ -39,7 +39,7 @@ def pgd(
     A fooled iterate is better than any that is not, then a higher objective is; the start and the last step count.
     forward: float [B,C,...] in [0,1] -> logits [B,K]; its own normalisation and autocast inside, in evaluation mode.
     images, labels: float [B,C,...] in [0,1] and int64 [B]. targets: int64 [B], towards which; None is away from the
-    label. step_size: 2.5 epsilon / steps by default.
+    label. step_size: 2.5 epsilon / steps by default. objective: by name, or any function of logits, labels and targets.
     draw: for the random starts. A `Draw` gives an image the same start in any batch, so that its result depends on
     the batch only through the rounding of `forward`; a torch.Generator is for training.
     stop_when_fooled: for evaluation. The images as given are tried first, and an image leaves as soon as it is fooled,

@@ -12,7 +12,7 @@ from torch import Tensor
 from trueread.errors import unknown
 from trueread.shift.attack.balls import per_image
 from trueread.shift.attack.checks import check_classes, check_images, check_logits, nan_logits, needs_gradients
-from trueread.shift.attack.objectives import OBJECTIVES
+from trueread.shift.attack.objectives import OBJECTIVES, Formula
 from trueread.shift.base import Draw
 
 Forward = Callable[[Tensor], Tensor]
@@ -46,16 +46,18 @@ class Search:
     """
 
     def __init__(
-        self, forward: Forward, images: Tensor, labels: Tensor, *, objective: str, targets: Tensor | None = None,
+        self, forward: Forward, images: Tensor, labels: Tensor, *, objective: str | Formula,
+        targets: Tensor | None = None,
         trusted: bool = False,
     ) -> None:  # fmt: skip
-        if objective not in OBJECTIVES:
+        if isinstance(objective, str) and objective not in OBJECTIVES:
             raise unknown("objective", objective, OBJECTIVES)
         check_images(images, trusted=trusted)
         check_classes("labels", labels, images)
         if targets is not None:
             check_classes("targets", targets, images)
-        self.forward, self.objective, self.trusted = forward, OBJECTIVES[objective], trusted
+        self.forward, self.trusted = forward, trusted
+        self.objective = OBJECTIVES[objective] if isinstance(objective, str) else objective
         self.labels, self.targets, self.aims = labels, targets, targets
         self.center = _single(images.detach())
         self.rows: Tensor | slice = slice(None)
