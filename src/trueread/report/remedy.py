@@ -134,5 +134,8 @@ def _on_average(row: ScoreRow) -> str:
 
 
 def number(estimate: Estimate | None, *, signed: bool = False) -> str:
-    """ "0.91 (0.88 to 0.94)", with true minus signs."""
-    return "" if estimate is None else estimate.text(digits=2, signed=signed).replace("-", MINUS)
+    """ "0.91 (0.88 to 0.94)", with true minus signs; of a small difference a digit more, or it would read as none."""
+    if estimate is None:
+        return ""
+    digits = 3 if signed and abs(estimate.value) < 0.01 else 2
+    return estimate.text(digits=digits, signed=signed).replace("-", MINUS)
