@@ -1,4 +1,4 @@
-"""Parts of a protocol in processes of their own: two trainings on two cores take less than two threads in each."""
+"""Parts of a protocol in processes of their own, a thread in each: small networks hardly gain from a second one."""
 
 from __future__ import annotations
 
@@ -24,11 +24,9 @@ def how_many(jobs: int | None) -> int:
         return jobs
     import torch  # here, because the command line is asked for help without it
 
-    return (
-        1
-        if torch.cuda.is_available()
-        else min(MOST, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    )
+    if torch.cuda.is_available():
+        return 1
+    return min(MOST, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 def side_by_side(commands: Mapping[str, Sequence[str]], *, jobs: int) -> None:
