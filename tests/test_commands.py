@@ -18,7 +18,6 @@ from tiny import Foreign, tiny_cohort, tiny_config
 from tiny_runs import TRAIN, tiny_study, with_sites, write_pictures
 from trueread import commands
 from trueread.audit.finding import Verdict
-from trueread.audit.subject import check_fits
 from trueread.cells import cell_folder
 from trueread.cohort.source import load_cohort
 from trueread.cohort.split import assign_splits, save_split
@@ -26,7 +25,7 @@ from trueread.commands import decisions, find_model, list_images
 from trueread.errors import InputError
 from trueread.model.card import Card
 from trueread.model.classifier import Classifier
-from trueread.model.predictor import ProbabilityFunction
+from trueread.model.predictor import ProbabilityFunction, check_fits
 from trueread.progress import set_quiet
 from trueread.training.evaluate import predict_probabilities
 from trueread.training.loop import fit

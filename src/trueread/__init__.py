@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from trueread.cohort.check.base import Answer, Check, Concern, Example, Seriousness
     from trueread.cohort.check.driver import ranked
     from trueread.cohort.cohort import Cohort
+    from trueread.cohort.saved import save_cohort
     from trueread.cohort.source import load_cohort
     from trueread.cohort.split import apply_split, assign_splits, save_split
     from trueread.commands import catalogue, predict, run, train
     from trueread.errors import InputError, NotMeasured, TruereadError
     from trueread.method.base import Method, build_method
+    from trueread.method.constructed import constructed
     from trueread.model.classifier import Classifier, Output
     from trueread.model.explain import grad_cam
     from trueread.model.predictor import Predictor, ProbabilityFunction
@@ -43,11 +45,13 @@ _HOMES = {
     "trueread.cohort.check.base": ("Answer", "Check", "Concern", "Example", "Seriousness"),
     "trueread.cohort.check.driver": ("ranked",),
     "trueread.cohort.cohort": ("Cohort",),
+    "trueread.cohort.saved": ("save_cohort",),
     "trueread.cohort.source": ("load_cohort",),
     "trueread.cohort.split": ("apply_split", "assign_splits", "save_split"),
     "trueread.commands": ("catalogue", "predict", "run", "train"),
     "trueread.errors": ("InputError", "NotMeasured", "TruereadError"),
     "trueread.method.base": ("Method", "build_method"),
+    "trueread.method.constructed": ("constructed",),
     "trueread.model.classifier": ("Classifier", "Output"),
     "trueread.model.explain": ("grad_cam",),
     "trueread.model.predictor": ("Predictor", "ProbabilityFunction"),
@@ -99,6 +103,7 @@ __all__ = [
     "build_method",
     "catalogue",
     "check",
+    "constructed",
     "fit",
     "grad_cam",
     "load_cohort",
@@ -107,6 +112,7 @@ __all__ = [
     "ranked",
     "run",
     "run_audits",
+    "save_cohort",
     "save_split",
     "train",
 ]

@@ -25,9 +25,10 @@ from trueread.audit.calibration import Calibration
 from trueread.audit.finding import Better, Finding, Measure, Verdict, verdict_of
 from trueread.audit.performance import Performance
 from trueread.audit.subgroups import Subgroups
-from trueread.audit.subject import Member, Subject, check_fits
+from trueread.audit.subject import Member, Subject
 from trueread.errors import InputError, NotMeasured
 from trueread.model import Classifier, ProbabilityFunction
+from trueread.model.predictor import check_fits
 from trueread.stats import Estimate, delong_test, holm
 
 

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from tiny import tiny_cohort, tiny_config, tiny_setup, tiny_step
 from trueread import build_method, fit
 from trueread.errors import InputError
-from trueread.method.adversarial import Adversarial, divergence_from, usual_epsilon
+from trueread.method.adversarial import Adversarial, divergence_from
 from trueread.model.classifier import Classifier
+from trueread.shift.attack import usual_epsilon
 
 
 @pytest.fixture(scope="module")

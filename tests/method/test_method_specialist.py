@@ -317,7 +317,7 @@ class TestBadInput:
             Specialist(layer_weights=[1.0])
 
     @pytest.mark.parametrize(
-        ("other", "said"), [({"n": 120, "side": 32}, "other size"), ({"task": "multiclass"}, "other classes")]
+        ("other", "said"), [({"n": 120, "side": 32}, "differ in size"), ({"task": "multiclass"}, "differ in task")]
     )
     def test_a_teacher_of_other_images(self, tmp_path, other, said):
         run(build_method("erm"), tiny_cohort(**other)).classifier.save(tmp_path / "t")

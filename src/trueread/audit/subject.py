@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from trueread.cohort.cohort import Cohort
 from trueread.errors import InputError
-from trueread.model.predictor import Predictor
+from trueread.model.predictor import Predictor, check_fits
 from trueread.stats import Estimate, Statistic, mean_over_seeds
 from trueread.training.evaluate import predict_probabilities
 
@@ -88,31 +87,3 @@ class Subject:
         return mean_over_seeds(
             statistics, self.clusters, resamples=self.resamples, seed=self.seed, correct_bias=correct_bias
         )
-
-
-def check_fits(predictor: Predictor, cohort: Cohort) -> None:
-    """Raise InputError when a model cannot be asked about a cohort, in the words of what differs."""
-    card = predictor.card
-    facts: dict[str, tuple[Any, Any]] = {
-        "task": (card.task, cohort.task),
-        "classes": (list(card.classes), list(cohort.classes)),
-        "channels": (card.channels, cohort.channels),
-        "dimensions": (len(card.size), len(cohort.spatial)),
-        "size": (list(card.size), list(cohort.spatial)),
-        "white": (card.white, card.white if _same_white(card.white, cohort.white) else cohort.white),
-    }
-    options = {"size": f" (size={max(card.size)})", "white": f" (white={card.white})"}
-    for what, (expected, found) in facts.items():
-        if expected != found:
-            raise InputError(
-                f"the model and {cohort.name} differ in {what}: the model has {expected}, the cohort {found}; "
-                f"load the cohort to match{options.get(what, '')}, or audit another model."
-            )
-
-
-def _same_white(model: int, cohort: int) -> bool:
-    """Whether the same tissue has the same intensity in [0,1] for both: two full ranges do, part of one does not.
-
-    What 8 bits hold was brought to their full range by whoever exported them, so such a model takes any white.
-    """
-    return model in (cohort, 255) or {model, cohort} == {255, 65535}

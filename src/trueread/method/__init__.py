@@ -14,6 +14,7 @@ from trueread.method import (  # noqa: F401  (each registers its method)
     label_smoothing,
     logit_adjustment,
     mixup,
+    nonrobust_only,
     specialist,
 )
 from trueread.method.base import METHODS, Composite, Method, build_method, method

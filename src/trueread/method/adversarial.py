@@ -13,21 +13,9 @@ from torch import Tensor
 
 from trueread.errors import InputError
 from trueread.method.base import Method, method
-from trueread.shift.attack import Ball, grey_levels, pgd
-from trueread.shift.attack.balls import Norm
+from trueread.shift.attack import Ball, grey_levels, pgd, usual_epsilon
 from trueread.shift.attack.objectives import Formula, Objective
 from trueread.training.hooks import Setup, Step
-
-USUAL = 0.5, 3 * 32 * 32  # an L2 epsilon, and the values of the images (CIFAR-10) for which it is usual
-USUAL_LINF = 4 / 255
-
-
-def usual_epsilon(norm: Norm, n_values: int) -> float:
-    """The epsilon that changes an image of so many values by as much, root mean square, as L2 0.5 changes CIFAR-10's;
-    linf: 4/255.
-    """
-    epsilon, values = USUAL
-    return epsilon * (n_values / values) ** 0.5 if norm == "l2" else USUAL_LINF
 
 
 def divergence_from(clean: Tensor) -> Formula:

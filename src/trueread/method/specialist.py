@@ -18,6 +18,7 @@ from trueread.method.distillation import divergence, layer_vectors, linear_probe
 from trueread.method.invariance import teacher_invariance
 from trueread.method.probes import fitted_probe, layer_features
 from trueread.model.classifier import Classifier
+from trueread.model.predictor import check_fits
 from trueread.progress import say
 from trueread.training.hooks import Setup, Step, cross_entropy
 
@@ -93,16 +94,7 @@ class Specialist(Method):
     def _teacher(self, setup: Setup) -> Classifier:
         if self.teacher_folder is not None:
             given = Classifier.load(self._folder_of_teacher(setup))
-            for what, mine, theirs in (
-                ("classes", list(setup.cohort.classes), list(given.card.classes)),
-                ("channels", setup.cohort.channels, given.card.channels),
-                ("size", list(setup.cohort.spatial), list(given.card.size)),
-            ):
-                if mine != theirs:
-                    raise InputError(
-                        f"the teacher in {self.teacher_folder} has other {what} ({theirs}) than {setup.cohort.name} "
-                        f"({mine}); train one on images like these."
-                    )
+            check_fits(given, setup.cohort)
             return given
         changes = {"backbone": self.teacher_backbone, "epochs": self.teacher_epochs}
         config = setup.config.model_copy(update={k: v for k, v in changes.items() if v is not None})

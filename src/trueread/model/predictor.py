@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from trueread.cohort.cohort import Cohort
 from trueread.errors import InputError
 from trueread.model.card import Card, foreign_card
 
@@ -82,3 +83,31 @@ def checked(answer: object, shape: tuple[int, int], *, task: str) -> np.ndarray:
             "the batch); apply a softmax, or give task='multilabel' when classes do not exclude each other."
         )
     return p.clip(max=1.0)
+
+
+def check_fits(predictor: Predictor, cohort: Cohort) -> None:
+    """Raise InputError when a model cannot be asked about a cohort, in the words of what differs."""
+    card = predictor.card
+    facts: dict[str, tuple[Any, Any]] = {
+        "task": (card.task, cohort.task),
+        "classes": (list(card.classes), list(cohort.classes)),
+        "channels": (card.channels, cohort.channels),
+        "dimensions": (len(card.size), len(cohort.spatial)),
+        "size": (list(card.size), list(cohort.spatial)),
+        "white": (card.white, card.white if _same_white(card.white, cohort.white) else cohort.white),
+    }
+    options = {"size": f" (size={max(card.size)})", "white": f" (white={card.white})"}
+    for what, (expected, found) in facts.items():
+        if expected != found:
+            raise InputError(
+                f"the model and {cohort.name} differ in {what}: the model has {expected}, the cohort {found}; "
+                f"load the cohort to match{options.get(what, '')}, or take another model."
+            )
+
+
+def _same_white(model: int, cohort: int) -> bool:
+    """Whether the same tissue has the same intensity in [0,1] for both: two full ranges do, part of one does not.
+
+    What 8 bits hold was brought to their full range by whoever exported them, so such a model takes any white.
+    """
+    return model in (cohort, 255) or {model, cohort} == {255, 65535}

@@ -15,6 +15,8 @@ from trueread.shift.base import Draw
 
 Norm = Literal["linf", "l2"]
 NORMS: tuple[str, ...] = get_args(Norm)
+USUAL = 0.5, 3 * 32 * 32  # an L2 epsilon, and the values of the images (CIFAR-10) for which it is usual
+USUAL_LINF = 4 / 255
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,14 @@ def grey_levels(epsilon: float, norm: Norm, shape: Sequence[int]) -> float:
     if norm not in NORMS:
         raise unknown("norm", norm, NORMS)
     return 255 * epsilon / (math.sqrt(math.prod(shape)) if norm == "l2" else 1)
+
+
+def usual_epsilon(norm: Norm, n_values: int) -> float:
+    """The epsilon that changes an image of so many values by as much, root mean square, as L2 0.5 changes CIFAR-10's;
+    linf: 4/255.
+    """
+    epsilon, values = USUAL
+    return epsilon * (n_values / values) ** 0.5 if norm == "l2" else USUAL_LINF
 
 
 def _uniform(images: Tensor, draw: Draw | torch.Generator, purpose: str, n: int) -> Tensor:
