@@ -128,5 +128,5 @@ def _lines(iterable: Iterable[T], what: str, total: int | None, unit: str, befor
 def _rate(per_second: float, unit: str) -> str:
     if per_second >= 2:
         return f"{per_second:,.0f} {unit}/s"
-    one = unit[:-2] if unit.endswith("ches") else unit.removesuffix("s")
+    one = unit[:-2] if unit.endswith(("ches", "sses")) else unit.removesuffix("s")
     return f"{1 / per_second:.1f} s per {one}"

@@ -19,7 +19,7 @@ from torch import nn
 
 from tiny import Foreign, tiny_cohort, tiny_config
 from trueread.audit.base import Verdict, compare_findings, run_audit
-from trueread.audit.cues import some_patients
+from trueread.audit.changed import some_patients
 from trueread.audit.entered_cue import NEVER, readable_from
 from trueread.audit.layers import (
     _less,

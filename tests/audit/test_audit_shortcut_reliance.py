@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from tiny import tiny_cohort
 from trueread.audit.base import Better, Verdict, compare_findings, run_audit
-from trueread.audit.cues import decisions_changed, some_patients, worst_of
+from trueread.audit.changed import some_patients
+from trueread.audit.cues import decisions_changed, worst_of
 from trueread.audit.shortcut_reliance import ShortcutReliance
 from trueread.audit.subject import Member, Subject
 from trueread.errors import InputError

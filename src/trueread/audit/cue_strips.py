@@ -12,7 +12,7 @@ from trueread.audit.cues import Effect
 from trueread.audit.strip import Panel, Strip
 from trueread.audit.subject import Subject
 from trueread.cohort.showing import class_after_class, label_names, slice_to_show
-from trueread.shift.base import Shift
+from trueread.shift.base import Change, Shift
 from trueread.shift.planting import with_cue
 
 PAIRS, SAMPLES = 4, 2  # images of a planted cue, and of the library
@@ -20,10 +20,10 @@ PAIRS, SAMPLES = 4, 2  # images of a planted cue, and of the library
 
 @dataclass(frozen=True, eq=False)
 class Column:
-    """What a column shows: the images with `shift` (None: as they are), and their probabilities [m,K]."""
+    """What a column shows: the images after a change (None: as they are), and their probabilities [m,K]."""
 
     head: str
-    shift: Shift | None
+    change: Change | None
     probabilities: NDArray[np.float64]
 
 
@@ -77,7 +77,7 @@ def strips_of(
         return []
     cohort, rows = subject.cohort, subject.rows[drawn]
     truth, asked = label_names(cohort, rows), asked_of(subject, drawn, columns[0].probabilities)
-    stored = [cohort.images[rows] if c.shift is None else with_cue(cohort, c.shift, rows) for c in columns]
+    stored = [cohort.images[rows] if c.change is None else with_cue(cohort, c.change, rows) for c in columns]
     panels = []
     for i, (row, k) in enumerate(zip(rows, asked, strict=True)):
         images = [images[i] for images in stored]

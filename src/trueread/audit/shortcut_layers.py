@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from trueread.audit.base import Audit, Better, Finding, Needs, audit
-from trueread.audit.cues import some_patients
+from trueread.audit.changed import some_patients
 from trueread.audit.entered_cue import Entered, depth_measures, figures, per_cue, per_layer
 from trueread.audit.layers import (
     Seen,

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from trueread.audit.base import Audit, Better, Finding, Subject, audit, default_thresholds, run_audit
-from trueread.audit.cues import some_patients
+from trueread.audit.changed import some_patients
 from trueread.audit.finding import Measure
 from trueread.audit.power_trial import Honest, Trial, by_strength, found_down_to, planted_table
 from trueread.audit.shortcut_reliance import ShortcutReliance

@@ -7,8 +7,9 @@ from typing import Annotated
 from pydantic import Field
 
 from trueread.audit.base import Audit, Better, Finding, Subject, audit
+from trueread.audit.changed import some_patients
 from trueread.audit.cue_strips import library_strips, planted_strips
-from trueread.audit.cues import KINDS, curve, library_effects, per_class, per_cue, some_patients, worst_measure
+from trueread.audit.cues import KINDS, curve, library_effects, per_class, per_cue, worst_measure
 from trueread.audit.planted_cue import PlantedCue
 from trueread.errors import NotMeasured
 from trueread.shift.planting import PLANTED, Planting, planted_in

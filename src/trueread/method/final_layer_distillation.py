@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
 from trueread.method.base import method
 from trueread.method.clean import PLANTED
-from trueread.method.specialist import Specialist
+from trueread.method.specialist import Specialist, Start
 
 
 @method("final-layer-distillation", source="Hinton, Vinyals and Dean 2015, arXiv 1503.02531; the control of 2511.17421")
@@ -25,7 +25,7 @@ class FinalLayerDistillation(Specialist):
         teacher_epochs: Annotated[int | None, Field(ge=1)] = None,
         alpha: Annotated[float, Field(ge=0, le=1)] = 0.5,
         temperature: Annotated[float, Field(gt=0, le=100)] = 2.0,
-        start: Literal["random", "teacher"] = "random",
+        start: Start = "auto",
     ) -> None:
         """As of `specialist`."""
         super().__init__(

@@ -24,6 +24,7 @@ from trueread.training.hooks import Setup, Step, cross_entropy
 
 STANDARDISED_BY = 2000  # training images, for the teacher's probes
 Probes = Literal["free", "shared", "supervised"]
+Start = Literal["auto", "random", "teacher"]
 
 
 @method("specialist", source="Boland, Tsaftaris and Dahdouh 2025, MELBA 2025:020, arXiv 2511.17421; terms as read here")
@@ -39,12 +40,12 @@ class Specialist(Method):
         teacher_backbone: str | None = None,
         teacher_epochs: Annotated[int | None, Field(ge=1)] = None,
         alpha: Annotated[float, Field(ge=0, le=1)] = 0.5,
-        beta: Annotated[float, Field(ge=0, le=1000)] = 1.0,
+        beta: Annotated[float, Field(ge=0, le=1000)] = 25.0,
         temperature: Annotated[float, Field(gt=0, le=100)] = 2.0,
         layers: list[str] | None = None,
         layer_weights: list[float] | None = None,
         probes: Probes = "free",
-        start: Literal["random", "teacher"] = "random",
+        start: Start = "auto",
     ) -> None:
         """clean, fraction: the bias-free training images and how many of them; see `clean_rows`.
         teacher: folder of a saved classifier instead of one that is trained here, "{seed}" in it standing for the run's
@@ -52,7 +53,8 @@ class Specialist(Method):
         alpha: share of the teacher's answer beside the labels. beta: weight of the layers' term.
         layers: of the student (all by default); layer_weights: one for each. probes: of the student, "free" (trained by
         the divergence), "shared" (the teacher's own) or "supervised" (trained by the labels too).
-        start: "teacher" begins with the teacher's weights, which takes the same architecture.
+        start: "teacher" begins with the teacher's weights, which takes the same architecture; "auto" does so where the
+        architectures are the same.
         """
         self.clean, self.fraction = clean, fraction
         self.teacher_folder, self.teacher_backbone, self.teacher_epochs = teacher, teacher_backbone, teacher_epochs
@@ -69,7 +71,7 @@ class Specialist(Method):
 
     def prepare(self, setup: Setup) -> None:
         self._take(self._teacher(setup), setup)
-        if self.start == "teacher":
+        if self.start != "random":
             self._start_as_teacher(setup.classifier)
         if self.pairs:
             self._fit_probes(setup)
@@ -129,13 +131,14 @@ class Specialist(Method):
         self.student_probes.requires_grad_(self.probes != "shared")
 
     def _start_as_teacher(self, student: Classifier) -> None:
-        try:
-            student.network.load_state_dict(self.teacher.network.state_dict())
-        except RuntimeError:
+        mine, theirs = student.network.state_dict(), self.teacher.network.state_dict()
+        if {k: v.shape for k, v in mine.items()} == {k: v.shape for k, v in theirs.items()}:
+            student.network.load_state_dict(theirs)
+        elif self.start == "teacher":
             raise InputError(
                 f"start=teacher needs a teacher of the student's architecture; the teacher is a "
                 f"'{self.teacher.card.backbone}', the student a '{student.card.backbone}'."
-            ) from None
+            )
 
     def parameters(self) -> list[nn.Parameter]:
         return [p for p in self.student_probes.parameters() if p.requires_grad]

@@ -10,7 +10,7 @@ from trueread.paper.trial import Arm
 ERM, MIXED, TEACHER, CEILING = "erm", "erm + clean", "teacher alone", "ceiling"
 FINAL, UNLABELLED, OURS = "final layer", "final layer, no labels", "specialist"
 CORE = (ERM, MIXED, TEACHER, FINAL, UNLABELLED, OURS, CEILING)
-CHOSEN: Mapping[str, Any] = {"alpha": 0.5, "beta": 25.0, "start": "random"}  # provisional: chosen on one seed
+CHOSEN: Mapping[str, Any] = {"alpha": 0.5, "beta": 25.0, "start": "auto"}  # see benchmarks/specialist_choice.py
 
 
 def arms(teacher: str) -> list[Arm]:

@@ -47,8 +47,8 @@ def variations(layers: Sequence[str], *, epochs: int) -> list[Variation]:
         Variation("temperature", "4", options={"temperature": 4.0}),
         Variation("labels", "none", options={"alpha": 1.0}),
         Variation("weight of the layers", "5", options={"beta": 5.0}),
-        Variation("start", "teacher", options={"start": "teacher"}),
-        Variation("start and labels", "teacher, none", options={"start": "teacher", "alpha": 1.0}),
+        Variation("start", "random", options={"start": "random"}),
+        Variation("start and labels", "random, none", options={"start": "random", "alpha": 1.0}),
         *(Variation("student", name, (MIXED, OURS), train=_large(name, epochs)) for name in LARGE),
     ]
 

@@ -15,6 +15,7 @@ from trueread.registry import Registry
 
 SHIFTS: Registry[Shift] = Registry("shift", "shifts", package="trueread.shift")
 shift = SHIFTS.register
+Change = Callable[[Tensor, list[str]], Tensor]  # images float [B,C,...] in [0,1] and their ids -> the changed images
 
 
 @dataclass(frozen=True)

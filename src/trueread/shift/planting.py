@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from trueread.cohort.cohort import SPLITS, Cohort
 from trueread.errors import InputError, unknown
-from trueread.shift.base import SHIFTS, Shift
+from trueread.shift.base import SHIFTS, Change, Shift
 
 Arrangement = Literal["biased", "clean", "balanced", "flipped"]
 BiasFree = Literal["clean", "balanced"]
@@ -179,11 +179,13 @@ def planted_in(cohort: Cohort) -> Planting | None:
     )
 
 
-def with_cue(cohort: Cohort, shift: Shift, rows: NDArray) -> NDArray:
-    """The images at `rows` with the cue, as they would be stored: rounded to the cohort's intensities."""
+def with_cue(cohort: Cohort, cue: Change, rows: NDArray) -> NDArray:
+    """The images at `rows` with a cue, or after any change, as they would be stored: rounded to the cohort's
+    intensities.
+    """
     ids = [str(i) for i in cohort.table["id"].iloc[rows]]
     images = torch.from_numpy(np.asarray(cohort.images[rows], np.float32)) / cohort.white
-    return (shift(images, ids) * cohort.white).round().numpy().astype(cohort.images.dtype)
+    return (cue(images, ids) * cohort.white).round().numpy().astype(cohort.images.dtype)
 
 
 def _uniform(text: str) -> float:
