@@ -29,6 +29,7 @@ from trueread.shift.planting import planted, planting
 from trueread.study import DataSection, MethodSection, Study
 from trueread.training.config import TrainConfig
 
+CUES = CUES | {"square": {"kind": "local", "severity": 1.0, "side": 0.08}}  # in the corner, as it was then
 FOLDER = Path("runs/specialist-choice")
 RESULT = Path(__file__).resolve().parents[1] / "results" / "specialist-choice.json"
 IMAGES = 2400  # of training, at most; a quarter of these and the validation images is asked

@@ -113,13 +113,15 @@ def test_all_arms_once_and_a_second_time_from_what_is_there(tmp_path, monkeypatc
         run_paper("specialist", out=tmp_path)
 
 
-def test_a_variation_differs_from_the_trial_in_something_and_no_two_are_the_same():
-    all_of_them = variations(["stem", "stage1", "stage2", "stage3"], epochs=8)
+@pytest.mark.parametrize("cue", list(CUES))
+def test_a_variation_differs_from_the_trial_in_something_and_no_two_are_the_same(cue):
+    all_of_them = variations(["stem", "stage1", "stage2", "stage3"], cue=cue, epochs=8)
     assert len({(v.what, v.value) for v in all_of_them}) == len(all_of_them)
     halves = [v.options["layers"] for v in all_of_them if v.what == "layers"]
     assert halves[:2] == [["stem", "stage1"], ["stage2", "stage3"]]
     for one in all_of_them:
-        assert one.options or one.train or one.clean or one.clean_arrangement
+        assert one.options or one.train or one.clean or one.clean_arrangement or one.cue
+        assert not one.cue or {**CUES[cue], **one.cue} != CUES[cue]
         assert not one.options or {**CHOSEN, **one.options} != CHOSEN
 
 

@@ -29,7 +29,7 @@ COHORTS: dict[str, dict[str, Any]] = {
         "source": "csv:{data}/ham10000/metadata.csv", "name": "ham10000", "patient": "lesion_id", "mask": "",
         "classes": ["nv", "mel"], "modality": "dermatoscopy",
     },
-    "adrenalmnist3d": {"source": "npz:{data}/medmnist/adrenalmnist3d.npz", "size": 28},
+    "adrenalmnist3d": {"source": "medmnist:adrenalmnist3d", "root": "{data}", "size": 28},
 }  # fmt: skip
 FEWER = {"adrenalmnist3d": CORE}  # the arms of a cohort, where it does not have all
 ELSEWHERE: dict[str, dict[str, Any]] = {  # other lesions, benign and malignant, for a teacher from another cohort
@@ -37,7 +37,7 @@ ELSEWHERE: dict[str, dict[str, Any]] = {  # other lesions, benign and malignant,
 }
 CUES: dict[str, dict[str, Any]] = {
     "gaussian-noise": {"kind": "diffuse", "severity": 0.4},
-    "square": {"kind": "local", "severity": 1.0, "side": 0.08},
+    "square": {"kind": "local", "severity": 1.0, "side": 0.15, "place": "random"},
 }
 
 
@@ -146,7 +146,7 @@ def planting_of(plain: Cohort, cue: str, scale: Scale) -> Planting:
 def cohort_of(name: str, scale: Scale, data: Path | None, **changes: Any) -> Cohort:
     """The split cohort at the scale's size, with at most so many training images. changes: of its options."""
     options = {"size": scale.size} | COHORTS[name] | changes
-    options["source"] = options["source"].format(data=data)
+    options = {k: v.format(data=data) if k in ("source", "root") else v for k, v in options.items()}
     cohort = load_cohort(options.pop("source"), **options)
     if not cohort.is_split:
         cohort = assign_splits(cohort, val=0.15, test=0.25)

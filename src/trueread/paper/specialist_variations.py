@@ -9,15 +9,16 @@ from typing import Any
 from trueread.audit.subject import Subject
 from trueread.cohort.cohort import Cohort
 from trueread.model.classifier import Classifier
-from trueread.paper.specialist_arms import MIXED, OURS, TEACHER, arms
+from trueread.paper.specialist_arms import ERM, MIXED, OURS, TEACHER, arms
 from trueread.paper.trial import Arm, Trial
 from trueread.report.words import slug
+from trueread.shift.base import SHIFTS
 
 
 @dataclass(frozen=True)
 class Variation:
     """One choice changed. what, value: in words. arms: those it is asked of, by name. options: of the specialist;
-    train: of the training; clean, clean_arrangement: of the bias-free images, where they differ.
+    train: of the training; clean, clean_arrangement: of the bias-free images, where they differ. cue: options of it.
     """
 
     what: str
@@ -27,13 +28,14 @@ class Variation:
     train: Mapping[str, Any] = field(default_factory=dict)
     clean: float | None = None
     clean_arrangement: Any = None
+    cue: Mapping[str, Any] = field(default_factory=dict)
 
 
 LARGE = ("resnet18", "densenet121")  # students of another architecture than the teacher's
 
 
-def variations(layers: Sequence[str], *, epochs: int) -> list[Variation]:
-    """All of them. layers: of the network, in order. epochs: of the protocol."""
+def variations(layers: Sequence[str], *, cue: str, epochs: int) -> list[Variation]:
+    """All of them for a cue. layers: of the network, in order. epochs: of the protocol."""
     half = len(layers) // 2
     taught = (TEACHER, OURS)
     return [
@@ -49,6 +51,11 @@ def variations(layers: Sequence[str], *, epochs: int) -> list[Variation]:
         Variation("weight of the layers", "5", options={"beta": 5.0}),
         Variation("start", "random", options={"start": "random"}),
         Variation("start and labels", "random, none", options={"start": "random", "alpha": 1.0}),
+        *(
+            [Variation("square", "8 % of the side, in the corner", (ERM,), cue={"side": 0.08, "place": "corner"})]
+            if cue == "square"
+            else []
+        ),
         *(Variation("student", name, (MIXED, OURS), train=_large(name, epochs)) for name in LARGE),
     ]
 
@@ -66,7 +73,7 @@ def measured_variations(
     only: these choices. elsewhere: a cohort of which another teacher is trained, if there is one.
     """
     layers = list(Classifier.load(trial.model_of(TEACHER).replace("{seed}", "0")).taps)
-    for one in variations(layers, epochs=trial.study.train.epochs):
+    for one in variations(layers, cue=trial.what.shift.name, epochs=trial.study.train.epochs):
         if only is None or one.what in only:
             yield from _rows(one, trial)
     if elsewhere is not None and (only is None or "teacher" in only):
@@ -76,6 +83,8 @@ def measured_variations(
 def _rows(one: Variation, trial: Trial) -> Iterator[dict[str, Any]]:
     given = {"clean": one.clean, "clean_arrangement": one.clean_arrangement}
     what = replace(trial.what, **{k: v for k, v in given.items() if v is not None})
+    if one.cue:
+        what = replace(what, shift=SHIFTS.build(what.shift.name, {**what.shift.options, **one.cue}))
     varied = trial.like(slug(f"{one.what} {one.value}"), what=what, train=one.train)
     for arm in arms((varied if TEACHER in one.arms else trial).model_of(TEACHER)):
         if arm.name in one.arms:
