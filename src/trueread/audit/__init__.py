@@ -1,7 +1,9 @@
 """One file per question asked of a trained classifier. One line per audit registers it."""
 
 from trueread.audit import (  # noqa: F401  (each registers its audit)
+    adversarial,
     calibration,
+    corruption,
     performance,
     shortcut_layers,
     shortcut_power,

@@ -18,6 +18,7 @@ from torch.utils.hooks import RemovableHandle
 from trueread.cohort.cohort import Cohort
 from trueread.method.distillation import layer_vectors
 from trueread.model.classifier import Classifier, to_probabilities
+from trueread.model.predictor import device_of
 from trueread.model.taps import as_map, pooled
 from trueread.shift.base import Shift
 from trueread.shift.planting import with_cue
@@ -166,7 +167,7 @@ def _asked(classifier: Classifier) -> Iterator[torch.device]:
     classifier.eval()
     try:
         with torch.no_grad():
-            yield next((p.device for p in classifier.parameters()), torch.device("cpu"))
+            yield device_of(classifier)
     finally:
         classifier.train(was_training)
 

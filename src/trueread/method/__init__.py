@@ -5,6 +5,7 @@ from trueread.method import (  # noqa: F401  (each registers its method)
     balanced_sampling,
     class_weights,
     clean_only,
+    corruption_augment,
     dfr,
     erm,
     final_layer_distillation,

@@ -19,7 +19,7 @@ from torch import Tensor
 from trueread.cohort.cohort import Cohort
 from trueread.errors import InputError, unknown
 from trueread.model.classifier import Classifier
-from trueread.model.predictor import check_fits
+from trueread.model.predictor import check_fits, device_of
 from trueread.progress import track
 from trueread.shift.attack import Ball, grey_levels, pgd, usual_epsilon
 from trueread.shift.attack.balls import lengths
@@ -143,7 +143,7 @@ class _Asked:
 
     def __init__(self, cohort: Cohort, classifier: Classifier, making: Making, precision: str) -> None:
         self.classifier, self.making, self.precision = classifier, making, precision
-        self.device = next((p.device for p in classifier.parameters()), torch.device("cpu"))
+        self.device = device_of(classifier)
         self.cohort, self.store = cohort, ImageStore(cohort, self.device)
         shape = (cohort.channels, *cohort.spatial)
         self.epsilon = making.epsilon or usual_epsilon("l2", prod(shape))

@@ -15,7 +15,7 @@ from trueread.errors import InputError, NotMeasured, unknown
 from trueread.files import write_json
 from trueread.model.backbone import Stem, build_backbone
 from trueread.model.card import CARD_FILE, Card, foreign_card, read_card
-from trueread.model.predictor import Predictor
+from trueread.model.predictor import Predictor, device_of
 from trueread.model.taps import capture, find_head, find_taps
 from trueread.model.weights import load_into, read_weights, save_weights
 
@@ -152,8 +152,7 @@ class Classifier(nn.Module):
             backbone=f"foreign:{type(network).__name__}", weights="foreign model, as given", classes=classes, size=size,
             channels=channels, task=task, mean=mean, std=std,
         )  # fmt: skip
-        device = next((p.device for p in network.parameters()), torch.device("cpu"))
-        return cls(network.eval(), card, taps=found, head=head or find_head(network)).eval().to(device)
+        return cls(network.eval(), card, taps=found, head=head or find_head(network)).eval().to(device_of(network))
 
     def __repr__(self) -> str:
         million = sum(p.numel() for p in self.parameters()) / 1e6

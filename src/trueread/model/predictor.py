@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trueread.cohort.cohort import Cohort
 from trueread.errors import InputError
@@ -83,6 +83,12 @@ def checked(answer: object, shape: tuple[int, int], *, task: str) -> np.ndarray:
             "the batch); apply a softmax, or give task='multilabel' when classes do not exclude each other."
         )
     return p.clip(max=1.0)
+
+
+def device_of(network: object) -> torch.device:
+    """Where its weights are; the CPU of a function."""
+    weights = network.parameters() if isinstance(network, nn.Module) else iter(())
+    return next((p.device for p in weights), torch.device("cpu"))
 
 
 def check_fits(predictor: Predictor, cohort: Cohort) -> None:

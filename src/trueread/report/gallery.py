@@ -211,6 +211,7 @@ def _explain(
 
     from trueread.model.classifier import require_gradients
     from trueread.model.explain import grad_cam
+    from trueread.model.predictor import device_of
     from trueread.training.batches import ImageStore
 
     maps: list[NDArray[np.float32]] = []
@@ -222,11 +223,12 @@ def _explain(
     was_training = classifier.training
     classifier.eval()
     try:
-        device = next((p.device for p in classifier.parameters()), torch.device("cpu"))
-        store = ImageStore(cohort, device)
+        store = ImageStore(cohort, device_of(classifier))
         for start in range(0, len(rows), EXPLAINED_AT_ONCE):
             part = slice(start, start + EXPLAINED_AT_ONCE)
-            explanation = grad_cam(classifier, store.batch(rows[part]), torch.from_numpy(targets[part]).to(device))
+            explanation = grad_cam(
+                classifier, store.batch(rows[part]), torch.from_numpy(targets[part]).to(store.device)
+            )
             maps += list(explanation.maps.float().cpu().numpy())
             layer = explanation.layer
     except NotMeasured as reason:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trueread.cohort.cohort import Cohort
 from trueread.model.classifier import Classifier, to_probabilities
-from trueread.model.predictor import Predictor
+from trueread.model.predictor import Predictor, device_of
 from trueread.stats.calibration import fit_temperature
 from trueread.stats.threshold import choose_threshold
 from trueread.training.batches import ImageStore, batch_slices
@@ -61,8 +61,7 @@ def predict_probabilities(predictor: Predictor, cohort: Cohort, rows: np.ndarray
     """
     rows = np.arange(len(cohort)) if rows is None else rows
     if isinstance(predictor, Classifier):
-        device = next((p.device for p in predictor.parameters()), torch.device("cpu"))
-        store = ImageStore(cohort, device)
+        store = ImageStore(cohort, device_of(predictor))
         logits = predict_logits(predictor, store, rows)
         return to_probabilities(logits, predictor.card).numpy()
     store = ImageStore(cohort, torch.device("cpu"))
