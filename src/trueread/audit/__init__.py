@@ -2,8 +2,10 @@
 
 from trueread.audit import (  # noqa: F401  (each registers its audit)
     adversarial,
+    attribution_stability,
     calibration,
     corruption,
+    feature_use,
     performance,
     shortcut_layers,
     shortcut_power,
