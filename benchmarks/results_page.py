@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import nonrobust_page
 import reliability_page
 import shortcut_page
 import specialist_page
@@ -202,6 +203,8 @@ SECTIONS = {
     "specialist-choice": specialist_page.choice_section,
     "specialist-cpu": specialist_page.section,
     "specialist-gpu": specialist_page.section,
+    "nonrobust-cpu": nonrobust_page.section,
+    "nonrobust-gpu": nonrobust_page.section,
     "shortcut-audits": shortcut_page.section,
     "copies": copies_section,
     "speed": speed_section,
@@ -257,9 +260,11 @@ def main() -> None:
     wanted = {PAGE: page(), README: readme()}
     if reliability := _result("reliability"):
         wanted[RELIABILITY] = reliability_page.page(reliability)
-    for name in ("specialist-cpu", "specialist-gpu"):
-        if result := _result(name):
-            wanted |= {PAGE.parent / "images" / file: svg for file, svg in specialist_page.figures(result).items()}
+    for made in (specialist_page, nonrobust_page):
+        protocol = made.__name__.removesuffix("_page")
+        for scale in ("cpu", "gpu"):
+            if result := _result(f"{protocol}-{scale}"):
+                wanted |= {PAGE.parent / "images" / file: svg for file, svg in made.figures(result).items()}
     if parser.parse_args().check:
         stale = [p.name for p, text in wanted.items() if not p.is_file() or p.read_text() != text]
         sys.exit(f"{', '.join(stale)}: not what results/*.json say; run `make results`." if stale else 0)

@@ -4,16 +4,15 @@ layers the cues enter, and what single choices are worth.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
 import pandas as pd
+from pages import held, line, made_by, rule, signed, svg
 
 from trueread import Estimate
 from trueread.audit.finding import Figure
 from trueread.paper.specialist_arms import CEILING, ERM, FINAL, MIXED, OURS, TEACHER, UNLABELLED, gap_closed
-from trueread.report.draw import draw
 
 HEAD = [
     "arm", "AUROC clean", "AUROC flipped", "AUROC biased", "reliance", "delta-TPR", "delta-FPR", "worst group",
@@ -22,12 +21,10 @@ HEAD = [
 KEYS = ("auroc-clean", "auroc-flipped", "auroc-biased", "planted", "delta-tpr", "delta-fpr", "worst-group")
 CLAIMS = {"auroc-clean": "clean", "auroc-flipped": "flipped"}
 CARRIED = 0.5  # of the reliance, from which on a layer counts as the one where the cue is used
-WHITE = '<svg style="background:#fff"'
 
 
 def section(result: dict[str, Any]) -> str:
     """Markdown of one result file."""
-    machine = result["environment"]
     lines = [
         f"## {result['title']} ({result['scale']})",
         "",
@@ -38,20 +35,12 @@ def section(result: dict[str, Any]) -> str:
     for (cohort, cue, kind), rows in groupby(result["rows"], key=lambda r: (r["cohort"], r["cue"], r["kind"])):
         of_part = list(rows)
         differences = [d for d in result["differences"] if (d["cohort"], d["cue"]) == (cohort, cue)]
-        lines += ["", f"### {cohort}, {cue} ({kind})", "", _row(HEAD), _row(["---"] * len(HEAD))]
-        lines += [_row(_cells(of_part, row)) for row in of_part]
+        lines += ["", f"### {cohort}, {cue} ({kind})", "", line(HEAD), rule(len(HEAD))]
+        lines += [line(_cells(of_part, row)) for row in of_part]
         lines += ["", *(f"- {claim}" for claim in claims(of_part, differences))]
         lines += ["", f"![AUROC of every arm](images/{figure_name(result, cohort, cue)})"]
     lines += [*_layers(result), *_variations(result)]
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"- `{result['command']}`: {result['date']}; {machine['machine']}, torch {machine['torch']}, Python "
-            f"{machine['python']}.",
-            "",
-        ]
-    )
+    return "\n".join([*lines, "", made_by(result), ""])
 
 
 def choice_section(result: dict[str, Any]) -> str:
@@ -63,7 +52,6 @@ def choice_section(result: dict[str, Any]) -> str:
     parts = list(cells["mean"].columns)
     everywhere = _where_all_were_tried(frame)
     order = everywhere.sort_values(ascending=False, na_position="last").index
-    machine = result["environment"]
     lines = [
         f"## {result['title']}",
         "",
@@ -73,8 +61,8 @@ def choice_section(result: dict[str, Any]) -> str:
         "last column is the mean over the four on the seeds that all of its settings have; the highest was chosen, of "
         "those with layers (b > 0).",
         "",
-        _row(["setting", *parts, "all four"]),
-        _row(["---"] * (len(parts) + 2)),
+        line(["setting", *parts, "all four"]),
+        rule(len(parts) + 2),
     ]
     for arm in order:
         shown = [
@@ -84,9 +72,8 @@ def choice_section(result: dict[str, Any]) -> str:
             for part in parts
         ]
         total = everywhere[arm]
-        lines.append(_row([arm, *shown, f"{total:.3f}" if total == total else "-"]))
-    made = f"{result['date']}; {machine['machine']}, torch {machine['torch']}, Python {machine['python']}."
-    return "\n".join([*lines, "", f"- `{result['command']}`: {made}", ""])
+        lines.append(line([arm, *shown, f"{total:.3f}" if total == total else "-"]))
+    return "\n".join([*lines, "", made_by(result), ""])
 
 
 def _where_all_were_tried(frame: pd.DataFrame) -> pd.Series:
@@ -124,7 +111,7 @@ def figures(result: dict[str, Any]) -> dict[str, str]:
             "layers", cohort, "line", pd.DataFrame(data), x="layer", y="value", group="cue", low="low", high="high",
             x_label="layer", y_label="share of the reliance carried",
         )  # fmt: skip
-    return {name: draw(figure.to_json()).replace("<svg", WHITE, 1) + "\n" for name, figure in made.items()}
+    return {name: svg(figure) for name, figure in made.items()}
 
 
 def figure_name(result: dict[str, Any], cohort: str, what: str) -> str:
@@ -166,12 +153,12 @@ def _layers(result: dict[str, Any]) -> list[str]:
         plain = [p for p in parts if p["arm"] == ERM]
         layers = [r["layer"] for r in _records(plain[0]) if r[CARRIES]]
         lines += ["", f"![Layers, {cohort}](images/{figure_name(result, cohort, 'layers')})", ""]
-        lines += [_row([cohort, *layers, "used from"]), _row(["---"] * (len(layers) + 2))]
+        lines += [line([cohort, *layers, "used from"]), rule(len(layers) + 2)]
         for part in plain:
             shares = [Estimate.from_json(r[CARRIES]).text() for r in _records(part) if r[CARRIES]]
-            lines.append(_row([f"{part['cue']} ({part['kind']})", *shares, used_from(part)]))
+            lines.append(line([f"{part['cue']} ({part['kind']})", *shares, used_from(part)]))
         first = {part["cue"]: used_from(part) for part in plain}
-        lines += ["", f"- {_held(len(set(first.values())) == len(first))}: different layers for the two kinds of cue."]
+        lines += ["", f"- {held(len(set(first.values())) == len(first))}: different layers for the two kinds of cue."]
     return lines
 
 
@@ -183,7 +170,7 @@ def _variations(result: dict[str, Any]) -> list[str]:
     lines = [
         "", "### Single choices", "",
         f"On {result['setting']['varied']}, one seed, so intervals are of patients only. `as above` is the choice of "
-        "the tables above, over all seeds.", "", _row(head), _row(["---"] * len(head)),
+        "the tables above, over all seeds.", "", line(head), rule(len(head)),
     ]  # fmt: skip
     for cue, rows in groupby(result["variations"], key=lambda r: r["cue"]):
         usual = [
@@ -193,7 +180,7 @@ def _variations(result: dict[str, Any]) -> list[str]:
         ]
         for r in (*usual, *rows):
             texts = [Estimate.from_json(r["measures"][k]).text() for k in ("auroc-clean", "auroc-flipped", "planted")]
-            lines.append(_row([cue, r["what"], r["value"], r["arm"], *texts]))
+            lines.append(line([cue, r["what"], r["value"], r["arm"], *texts]))
     return lines
 
 
@@ -202,12 +189,12 @@ def claims(rows: list[dict[str, Any]], differences: list[dict[str, Any]]) -> lis
     value = {row["arm"]: {k: row["measures"][k]["value"] for k in row["measures"]} for row in rows}
     fall = value[ERM]["auroc-biased"] - value[ERM]["auroc-flipped"]
     said = [
-        f"{_held(fall > 0.2)}: the cue is strong enough; plain training falls by {fall:.3f} when it is turned round."
+        f"{held(fall > 0.2)}: the cue is strong enough; plain training falls by {fall:.3f} when it is turned round."
     ]
     for key, where in CLAIMS.items():
         share = gap_closed(rows, OURS, key)
         if share == share:
-            said.append(f"{_held(share >= 0.5)}: at least half of the gap closed on {where} images; {share:.0%}.")
+            said.append(f"{held(share >= 0.5)}: at least half of the gap closed on {where} images; {share:.0%}.")
         else:
             said.append(
                 f"Nothing to close on {where} images: plain training {value[ERM][key]:.3f}, ceiling "
@@ -221,12 +208,12 @@ def claims(rows: list[dict[str, Any]], differences: list[dict[str, Any]]) -> lis
 
 def _beats(differences: list[dict[str, Any]], control: str, key: str) -> str:
     found = _difference(differences, control, key)
-    return f"{_held(found.low > 0)}: better than {control} on {CLAIMS[key]} images; {_signed(found)}."
+    return f"{held(found.low > 0)}: better than {control} on {CLAIMS[key]} images; {signed(found)}."
 
 
 def _no_worse(differences: list[dict[str, Any]], key: str) -> str:
     found = _difference(differences, TEACHER, key)
-    return f"{_held(found.high >= 0)}: no worse than its teacher on {CLAIMS[key]} images; {_signed(found)}."
+    return f"{held(found.high >= 0)}: no worse than its teacher on {CLAIMS[key]} images; {signed(found)}."
 
 
 def _difference(differences: list[dict[str, Any]], control: str, key: str) -> Estimate:
@@ -235,19 +222,7 @@ def _difference(differences: list[dict[str, Any]], control: str, key: str) -> Es
     )
 
 
-def _signed(found: Estimate) -> str:
-    return f"{found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
-
-
-def _held(holds: bool) -> str:
-    return "Holds" if holds else "**Missed**"
-
-
 def _cells(rows: list[dict[str, Any]], row: dict[str, Any]) -> list[str]:
     share = gap_closed(rows, row["arm"], "auroc-flipped")
     texts = [Estimate.from_json(row["measures"][k]).text() for k in KEYS]
     return [row["arm"], *texts, f"{share:.0%}" if share == share else "-", f"{row['seconds']:.0f}"]
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"

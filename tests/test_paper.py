@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from tiny import tiny_cohort
+from trueread.audit.subject import Member, Subject
 from trueread.commands import run_paper
 from trueread.errors import InputError
-from trueread.paper import base, specialist
+from trueread.paper import base, cohorts, nonrobust, specialist
 from trueread.paper.base import Paper
 from trueread.paper.side_by_side import side_by_side
 from trueread.paper.specialist import CUES, Scale, SpecialistPaper, cohort_of
@@ -32,7 +34,7 @@ def _one_thread():
 @pytest.fixture
 def tiny(monkeypatch):
     monkeypatch.setattr(SpecialistPaper, "scales", {"smoke": TINY})
-    monkeypatch.setitem(specialist.COHORTS, "phantom", {"source": "phantom", "n_images": 120})
+    monkeypatch.setitem(cohorts.COHORTS, "phantom", {"source": "phantom", "n_images": 120})
     monkeypatch.setattr(specialist, "CUES", {"square": CUES["square"] | {"side": 0.2}})
     monkeypatch.setitem(specialist.ELSEWHERE, "phantom", {"seed": 1})
 
@@ -160,3 +162,54 @@ def test_the_gap_closed():
     rows = [row(ERM, 0.2), row(OURS, 0.8), row(CEILING, 1.0)]
     assert gap_closed(rows, OURS, "auroc-flipped") == pytest.approx(0.75)
     assert np.isnan(gap_closed([row(ERM, 1.0), row(OURS, 0.8), row(CEILING, 1.0)], OURS, "auroc-flipped"))
+
+
+class TestNonrobust:
+    @pytest.fixture
+    def tiny(self, monkeypatch):
+        scale = nonrobust.Scale(
+            ("phantom",), 28, 60, 1, {"epochs": 1, "batch_size": 16, "augment": "none"}, {}, (0.5, 1.0),
+            matched=("phantom",), steps=2, matched_steps=2, attack_steps=2, images=20, explained=8, resamples=100,
+            adversarial_steps=1,
+        )  # fmt: skip
+        monkeypatch.setattr(nonrobust.NonrobustPaper, "scales", {"smoke": scale})
+        monkeypatch.setitem(cohorts.COHORTS, "phantom", {"source": "phantom", "n_images": 120, "grades": True})
+
+    def test_every_arm_is_asked_everything_and_nothing_is_trained_twice(self, tmp_path, tiny, monkeypatch):
+        result = json.loads(run_paper("nonrobust", out=tmp_path, jobs=1).read_text())
+        robust = [nonrobust.Task.robust(m) for m in (0.5, 1.0)]
+        arms = [row["arm"] for row in result["rows"]]
+        assert arms == [
+            "standard", *robust, "corruption-augment", "d_rand", "d_det", "noise (control)", "shuffled (control)",
+            "d_nr", "d_r",
+        ]  # fmt: skip
+        for row in result["rows"]:
+            asked = {"clean", "auroc", "corrupted", "auroc-corrupted", "robust", "smallest-change", "family-noise"}
+            assert asked <= set(row["measures"])
+            assert ("next-class" in row["measures"]) == (row["arm"] == "d_det")
+        rates = {r["arm"]: r["told"][0].get("nonrobust-only", {}).get("fooling_rate") for r in result["rows"]}
+        assert rates["standard"] is None
+        assert rates["d_det"] > 0.5 > rates["noise (control)"]
+        epsilons = {r["arm"]: r["told"][0]["adversarial"]["epsilon"] for r in result["rows"] if r["arm"] in robust}
+        assert epsilons[robust[0]] == pytest.approx(epsilons[robust[1]] / 2, rel=1e-3)
+        assert {d["baseline"] for d in result["differences"]} == {"standard"}
+        assert [r["arm"] for r in result["stability"]] == ["standard", robust[1]]
+        monkeypatch.setattr("trueread.runner.fit", lambda *_, **__: pytest.fail("trained again"))
+        again = json.loads(run_paper("nonrobust", out=tmp_path, jobs=1).read_text())
+        assert again["rows"] == result["rows"]
+
+    def test_the_next_class_is_what_d_det_says_of_what_is_seen(self):
+        cohort = tiny_cohort("multiclass", n=60)
+        rows = cohort.rows("test")
+        seen = np.eye(3)[(cohort.labels[rows] + 1) % 3]
+        subject = Subject("s", cohort, rows, [Member(None, 0, seen)], resamples=20)
+        assert nonrobust._against_next(subject).estimate.value == 1.0
+
+
+def test_file_names_give_three_classes():
+    names = ["NORMAL/IM-1.jpeg", "PNEUMONIA/person1_bacteria_2.jpeg", "PNEUMONIA/person1_virus_3.jpeg"]
+    cohort = tiny_cohort(n=60)
+    named = cohort.table.assign(id=[f"{names[i % 3]}-{i}" for i in range(60)])
+    made = cohorts.by_germ(replace(cohort, table=named))
+    assert made.classes == ("normal", "bacteria", "virus")
+    assert list(made.labels[:3]) == [0, 1, 2]

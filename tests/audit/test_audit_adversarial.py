@@ -164,7 +164,7 @@ def test_images_that_cannot_be_misled_count_with_the_largest_epsilon():
     cohort = cohort_of()
     subject = Subject.of(linear(cohort), cohort, resamples=20)
     distance = np.where(np.arange(60) < 50, np.inf, 0.0)
-    reach = Reach(subject, np.arange(60), [distance], 0.5)
+    reach = Reach(subject, np.arange(60), [distance], 0.5, (1.0, 2.0))
     assert subject.interval(reach.medians()).value == pytest.approx(1.0)  # twice epsilon
 
 

@@ -31,7 +31,6 @@ from trueread.stats.bootstrap import Values, Weights
 from trueread.training.batches import ImageStore, batch_slices
 from trueread.training.evaluate import evaluation_batch
 
-MULTIPLES = (0.125, 0.25, 0.5, 1.0, 2.0)  # of epsilon, the balls that are tried
 POINTS = 17  # of the curve
 SHOWN = 3  # images
 MAGNIFIED = 10  # the change in the strip
@@ -54,16 +53,18 @@ class AdversarialAudit(Audit):
         attack: AttackName = "pgd",
         steps: Annotated[int, Field(ge=1, le=10_000)] = 40,
         restarts: Annotated[int, Field(ge=1, le=100)] = 1,
+        balls: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (0.125, 0.25, 0.5, 1.0, 2.0),
         images: Annotated[int, Field(ge=20)] = 100,
     ) -> None:
-        """norm, epsilon: of the ball that is judged, in intensities of [0,1], by default as `usual_epsilon`; balls of
-        an eighth to twice of it are tried. attack: "pgd" on the margin of the logits; "strongest", APGD and Square in
-        AutoAttack's order; "square", which asks for no gradients. steps: of pgd and of each APGD run; Square has 50
-        queries for each. restarts: of pgd, from the image itself or, when several, from anywhere in the ball. images:
-        at most so many test images.
+        """norm, epsilon: of the ball that is judged, in intensities of [0,1], by default as `usual_epsilon`. balls:
+        those that are tried, as multiples of it. attack: "pgd" on the margin of the logits; "strongest", APGD and
+        Square in AutoAttack's order; "square", which asks for no gradients. steps: of pgd and of each APGD run; Square
+        has 50 queries for each. restarts: of pgd, from the image itself or, when several, from anywhere in the ball.
+        images: at most so many test images.
         """
         self.norm, self.epsilon, self.attack = norm, epsilon, attack
         self.steps, self.restarts, self.images = steps, restarts, images
+        self.balls = tuple(sorted({*balls, 1.0}))
         if attack == "square":
             self.needs = {Needs.PROBABILITIES}  # type: ignore[misc]  # one of its attacks asks for less
 
@@ -76,7 +77,7 @@ class AdversarialAudit(Audit):
             list(zip(subject.members, forwards, strict=True)), what=f"attacking {subject.name}", unit="classifiers"
         )
         found = [self._attacked(subject, m, forward, epsilon, positions) for m, forward in named]
-        reach = Reach(subject, positions, [n.distance.numpy() for n in found], epsilon)
+        reach = Reach(subject, positions, [n.distance.numpy() for n in found], epsilon, self.balls)
         to_grey = grey_levels(1.0, self.norm, shape)
         how = "largest change of an intensity" if self.norm == "linf" else "root mean square over the pixels"
         return self.finding(
@@ -105,7 +106,7 @@ class AdversarialAudit(Audit):
             parts.append(
                 nearest_fooling(
                     forward, store.batch(rows[part]), labels, attack=self._attack, norm=self.norm,
-                    epsilons=[m * epsilon for m in MULTIPLES], draw=Draw(ids[part], subject.seed, "adversarial"),
+                    epsilons=[m * epsilon for m in self.balls], draw=Draw(ids[part], subject.seed, "adversarial"),
                 )
             )  # fmt: skip
         return Nearest(torch.cat([p.images for p in parts]).cpu(), torch.cat([p.distance for p in parts]).cpu())
@@ -132,10 +133,15 @@ class Reach:
     """
 
     def __init__(
-        self, subject: Subject, positions: NDArray[np.int64], distances: Sequence[NDArray], epsilon: float
+        self,
+        subject: Subject,
+        positions: NDArray[np.int64],
+        distances: Sequence[NDArray],
+        epsilon: float,
+        balls: Sequence[float],
     ) -> None:
         self.subject, self.positions, self.distances, self.epsilon = subject, positions, distances, epsilon
-        self.labels, self.largest = subject.labels[positions], epsilon * max(MULTIPLES)
+        self.labels, self.balls, self.largest = subject.labels[positions], balls, epsilon * max(balls)
 
     def accuracy(self, epsilon: float) -> list[Statistic]:
         """Balanced accuracy under an attack of epsilon, of each seed."""
@@ -186,7 +192,7 @@ class Reach:
         }
 
     def by_epsilon(self, to_grey: float) -> pd.DataFrame:
-        epsilons = [0.0, *(m * self.epsilon for m in MULTIPLES)]
+        epsilons = [0.0, *(m * self.epsilon for m in self.balls)]
         return pd.DataFrame(
             {
                 "epsilon": epsilons,

@@ -7,30 +7,17 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-
 from trueread.audit.base import compare_findings
 from trueread.audit.finding import table_to_json
 from trueread.audit.shortcut_layers import ShortcutLayers
 from trueread.cohort.cohort import Cohort
-from trueread.cohort.source import load_cohort
-from trueread.cohort.split import assign_splits
 from trueread.paper.base import Paper, Rows, paper
+from trueread.paper.cohorts import paper_cohort
 from trueread.paper.specialist_arms import CORE, ERM, FINAL, MIXED, OURS, TEACHER, UNLABELLED, arms
 from trueread.paper.specialist_variations import measured_variations
 from trueread.paper.trial import Measured, Trial
 from trueread.shift.planting import Planting, planting
 
-KERMANY_PATIENT = r"person\d+|(?:NORMAL2-)?IM-\d+"
-COHORTS: dict[str, dict[str, Any]] = {
-    "phantom": {"source": "phantom", "n_images": 300},
-    "kermany": {"source": "folder:{data}/kermany", "patient": KERMANY_PATIENT, "modality": "radiograph"},
-    "ham10000": {
-        "source": "csv:{data}/ham10000/metadata.csv", "name": "ham10000", "patient": "lesion_id", "mask": "",
-        "classes": ["nv", "mel"], "modality": "dermatoscopy",
-    },
-    "adrenalmnist3d": {"source": "medmnist:adrenalmnist3d", "root": "{data}", "size": 28},
-}  # fmt: skip
 FEWER = {"adrenalmnist3d": CORE}  # the arms of a cohort, where it does not have all
 ELSEWHERE: dict[str, dict[str, Any]] = {  # other lesions, benign and malignant, for a teacher from another cohort
     "ham10000": {"classes": ["bkl", "bcc"]}
@@ -144,17 +131,5 @@ def planting_of(plain: Cohort, cue: str, scale: Scale) -> Planting:
 
 
 def cohort_of(name: str, scale: Scale, data: Path | None, **changes: Any) -> Cohort:
-    """The split cohort at the scale's size, with at most so many training images. changes: of its options."""
-    options = {"size": scale.size} | COHORTS[name] | changes
-    options = {k: v.format(data=data) if k in ("source", "root") else v for k, v in options.items()}
-    cohort = load_cohort(options.pop("source"), **options)
-    if not cohort.is_split:
-        cohort = assign_splits(cohort, val=0.15, test=0.25)
-    training = cohort.rows("train")
-    if len(training) <= scale.train_images:
-        return cohort
-    patients = cohort.patient_codes(training)
-    order = np.random.default_rng(0).permutation(np.unique(patients))
-    sizes = np.bincount(patients)[order]
-    kept = training[np.isin(patients, order[: np.searchsorted(sizes.cumsum(), scale.train_images, side="right")])]
-    return cohort.subset(np.sort(np.concatenate([kept, cohort.rows("val"), cohort.rows("test")])))
+    """The cohort at the scale's size. changes: of its options."""
+    return paper_cohort(name, size=scale.size, train_images=scale.train_images, data=data, **changes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trueread.paper.trial import Arm
+from trueread.paper.bench import Arm
 
 ERM, MIXED, TEACHER, CEILING = "erm", "erm + clean", "teacher alone", "ceiling"
 FINAL, UNLABELLED, OURS = "final layer", "final layer, no labels", "specialist"

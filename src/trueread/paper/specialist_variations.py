@@ -9,8 +9,9 @@ from typing import Any
 from trueread.audit.subject import Subject
 from trueread.cohort.cohort import Cohort
 from trueread.model.classifier import Classifier
+from trueread.paper.bench import Arm
 from trueread.paper.specialist_arms import ERM, MIXED, OURS, TEACHER, arms
-from trueread.paper.trial import Arm, Trial
+from trueread.paper.trial import Trial
 from trueread.report.words import slug
 from trueread.shift.base import SHIFTS
 

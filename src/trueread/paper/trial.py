@@ -3,40 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from trueread.audit.finding import Finding
 from trueread.audit.planted_cue import PlantedCue
 from trueread.audit.subject import Subject
-from trueread.cells import cell_folder, is_done, read_history, refuse_other
 from trueread.cohort.cohort import Cohort
-from trueread.method.base import build_method
+from trueread.paper.bench import Arm, Bench
 from trueread.progress import say
-from trueread.runner import train_method, trained_method
 from trueread.shift.planting import Planting, planted
-from trueread.study import DataSection, MethodSection, Study
-from trueread.training.config import TrainConfig
+from trueread.study import Study
 
 KEYS = (
     "auroc-clean", "auroc-flipped", "auroc-biased", "auroc-balanced", "planted", "delta-tpr", "delta-fpr",
     "worst-group",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Arm:
-    """A row of the table: a method, its options, and what it is trained on: "mixed" has the bias-free images, "biased"
-    has the cue in them as in the others, "unbiased" has it in half of every class.
-    """
-
-    name: str
-    method: str
-    options: Mapping[str, Any] = field(default_factory=dict)
-    on: str = "mixed"
 
 
 @dataclass(frozen=True)
@@ -65,10 +48,7 @@ class Trial:
             "biased": planted(plain, everywhere),
             "unbiased": planted(plain, everywhere, {"train": "balanced", "val": "balanced", "test": "clean"}),
         }
-        self.study = Study(
-            name="paper", data=DataSection(source="paper"), train=TrainConfig(**train), seeds=list(range(seeds)),
-            resamples=resamples,
-        )  # fmt: skip
+        self.bench = Bench(folder, train=train, seeds=seeds, resamples=resamples)
 
     def like(
         self, name: str, *, what: Planting | None = None, train: Mapping[str, Any] | None = None,
@@ -80,25 +60,24 @@ class Trial:
             train=self.study.train.model_dump() | dict(train or {}), seeds=1, resamples=self.study.resamples,
         )  # fmt: skip
 
+    @property
+    def study(self) -> Study:
+        return self.bench.study
+
     def model_of(self, arm: str) -> str:
         """Where an arm's classifiers are, "{seed}" standing for the seed."""
-        return str(cell_folder(self.folder, arm, 0).with_name("seed-{seed}") / "model")
+        return self.bench.model_of(arm)
 
     def subject(self, arm: Arm) -> Subject:
-        """The arm's classifiers, one per seed, trained if they are not there."""
-        section = MethodSection(name=arm.method, label=arm.name, **arm.options)
-        for seed in self.study.seeds:
-            cell = cell_folder(self.folder, arm.name, seed)
-            if is_done(cell):
-                refuse_other(cell, section, self.cohorts[arm.on])
-        train_method(self.study, self.cohorts[arm.on], section, build_method(arm.method, **arm.options), self.folder)
-        return trained_method(self.study, self.cohorts["mixed"], section, self.folder)
+        """The arm's classifiers, one per seed, trained if they are not there: on "mixed" images, which have the
+        bias-free ones; on "biased" ones, where these carry the cue as the others do; or on "unbiased" ones, with the
+        cue in half of every class.
+        """
+        return self.bench.subject(arm, self.cohorts[arm.on or "mixed"], asked=self.cohorts["mixed"])
 
     def measured(self, arm: Arm) -> Measured:
         """The arm, trained and asked what the cue does to it."""
-        subject = self.subject(arm)
-        histories = [read_history(cell_folder(self.folder, arm.name, seed)) for seed in self.study.seeds]
-        return self.of_subject(subject, seconds=float(np.mean([h["seconds"].sum() for h in histories])))
+        return self.of_subject(self.subject(arm), seconds=self.bench.seconds(arm))
 
     def of_subject(self, subject: Subject, *, seconds: float | None = None) -> Measured:
         """A classifier, wherever it is from. seconds: of its training, mean over seeds."""

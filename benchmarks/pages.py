@@ -1,0 +1,44 @@
+"""What the sections of docs/results.md share: rows of tables, signed differences, claims that held or not, figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from trueread import Estimate
+from trueread.audit.finding import Figure
+from trueread.report.draw import draw
+
+WHITE = '<svg style="background:#fff"'
+
+
+def line(cells: Sequence[str]) -> str:
+    """A row of a Markdown table."""
+    return f"| {' | '.join(cells)} |"
+
+
+def rule(n: int) -> str:
+    """The row below a table's head of n columns."""
+    return line(["---"] * n)
+
+
+def signed(found: Estimate) -> str:
+    return f"{found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
+
+
+def held(holds: bool) -> str:
+    return "Holds" if holds else "**Missed**"
+
+
+def svg(figure: Figure) -> str:
+    """The figure as a file, on white."""
+    return draw(figure.to_json()).replace("<svg", WHITE, 1) + "\n"
+
+
+def made_by(result: dict[str, Any]) -> str:
+    """The command, with date and machine."""
+    machine = result["environment"]
+    return (
+        f"- `{result['command']}`: {result['date']}; {machine['machine']}, torch {machine['torch']}, Python "
+        f"{machine['python']}."
+    )
