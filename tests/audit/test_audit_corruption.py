@@ -90,7 +90,10 @@ def test_who_reads_the_brightness_loses_it_to_darkness_alone():
     assert finding.measures["family-colour"].estimate.value < finding.measures["family-blur"].estimate.value
     (strip,) = finding.strips
     assert strip.heads[:2] == ["as it is", "brightness-down"]
-    curve = finding.figures[0].data
+    families = finding.figures[0].data.set_index("images")["value"]
+    assert families["clean"] == finding.measures["clean"].estimate.value
+    assert families["all"] == finding.measures["corrupted"].estimate.value
+    curve = finding.figures[1].data
     assert set(curve["level"]) == {0, *LEVELS}
     assert curve.loc[curve["level"] == 0, "value"].nunique() == 1
 

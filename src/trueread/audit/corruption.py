@@ -81,7 +81,7 @@ class CorruptionAudit(Audit):
                 "Per corruption, balanced accuracy": per_corruption(measures, found, scored),
                 "Per family, balanced accuracy": per_family(measures, found),
             },
-            figures=[levels_figure(measures, found)],
+            figures=[families_figure(measures, found), levels_figure(measures, found)],
             strips=strips(subject, measures, found, positions),
             notes=[
                 f"{len(found)} corruptions of the list for '{where}' at five levels each, on {len(positions)} of "
@@ -230,6 +230,21 @@ def per_family(measures: Measures, found: Sequence[Corrupted]) -> pd.DataFrame:
             "lost": [measures.estimate(measures.lost(s)) for s in of_each],
         }
     )
+
+
+def families_figure(measures: Measures, found: Sequence[Corrupted]) -> Figure:
+    """Balanced accuracy on clean images, under each family, and under all corruptions."""
+    families = dict.fromkeys(c.family for c in found)
+    told = {"clean": measures.clean, **{f: measures.of_family(f) for f in families}, "all": measures.corrupted}
+    rows = [
+        {"images": name, "value": e.value, "low": e.low, "high": e.high}
+        for name, e in ((name, measures.estimate(s)) for name, s in told.items())
+    ]
+    return Figure(
+        "families", "Balanced accuracy, clean and corrupted", "interval", pd.DataFrame(rows), x="images", y="value",
+        low="low", high="high", y_label="balanced accuracy",
+        caption="Mean over the corruptions of each family and their five levels; 'all' is that of all corruptions.",
+    )  # fmt: skip
 
 
 def levels_figure(measures: Measures, found: Sequence[Corrupted]) -> Figure:

@@ -4,31 +4,29 @@ from __future__ import annotations
 
 import re
 
-from trueread.report.scorecard import ScoreRow, audit_rows
+from trueread.report import robustness
+from trueread.report.scorecard import ScoreRow
+from trueread.report.spoken import Rows, against_baseline, measured_rows, number
 from trueread.report.summary import Json, baseline_name, findings_of
-from trueread.report.words import MINUS, as_estimate
-from trueread.stats.estimate import Estimate
+from trueread.report.words import as_estimate
 
 AUDIT = "shortcut-reliance"
 METRICS = ("auroc", "balanced-accuracy")  # the first that was measured
 LEANS = {"fail": "leans on", "warn": "may lean on", "pass": "is moved little by"}
 PER_CUE = re.compile(r"Per cue, severity (\S+)")  # the title of the audit's table
 
-Rows = dict[str, ScoreRow]  # of one method, by measure
-
 
 def in_words(summary: Json, audit: str) -> list[str]:
-    """Sentences for the article of an audit: none but for shortcut-reliance.
+    """Sentences for the article of an audit: of shortcut-reliance and those of robustness, none of others.
 
     First what moves each method, then each method against the baseline. Where a cue was planted they are about that
     cue, else about the worst cues of the library. Only what was measured; what is missing has no sentence.
     """
+    if audit in robustness.AUDITS:
+        return robustness.in_words(summary, audit)
     if audit != AUDIT:
         return []
-    rows: dict[str, Rows] = {}
-    for row in audit_rows(summary, AUDIT):
-        if row.estimate is not None and row.estimate.value == row.estimate.value:
-            rows.setdefault(row.method, {})[row.measure] = row
+    rows = measured_rows(summary, AUDIT)
     findings = findings_of(summary, AUDIT)
     it, each = ("the probability", "it") if summary["cohort"].get("task") == "binary" else ("the probabilities", "them")
     mark = re.match(r"'[^']+'", summary["cohort"].get("planted") or "")
@@ -106,36 +104,10 @@ def _against_baseline(method: str, rows: Rows) -> str:
             ("local", "reliance on the worst local mark"),
             ("diffuse", "reliance on the worst change of the whole image"),
         )
-    parts = [
-        f"{phrase} {number(row.difference, signed=True)}{_judged(row)}"
-        for key, phrase in compared
-        if (row := rows.get(key)) and row.difference is not None and row.difference.value == row.difference.value
-    ]
-    return f"{method} against {next(iter(rows.values())).baseline}: {'; '.join(parts)}." if parts else ""
-
-
-def _judged(row: ScoreRow) -> str:
-    """ ", better", ", worse" or ", no clear difference" where the interval contains 0; "" without an interval. A change
-    of the whole image also hides evidence, so that less of it is not better.
-    """
-    difference = row.difference
-    assert difference is not None
-    if difference.low <= 0 <= difference.high:
-        return ", no clear difference"
-    if difference.low != difference.low or row.measure == "diffuse":
-        return ""
-    return ", better" if (difference.value > 0) == (row.better == "higher") else ", worse"
+    return against_baseline(method, rows, compared, unjudged=("diffuse",))  # which also hide evidence
 
 
 def _on_average(row: ScoreRow) -> str:
     """ "0.91 on average (0.88 to 0.94)"."""
     value, _, interval = number(row.estimate).partition(" (")
     return f"{value} on average{f' ({interval}' if interval else ''}"
-
-
-def number(estimate: Estimate | None, *, signed: bool = False) -> str:
-    """ "0.91 (0.88 to 0.94)", with true minus signs; of a small difference a digit more, or it would read as none."""
-    if estimate is None:
-        return ""
-    digits = 3 if signed and abs(estimate.value) < 0.01 else 2
-    return estimate.text(digits=digits, signed=signed).replace("-", MINUS)
