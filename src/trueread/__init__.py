@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from trueread.model.explain import grad_cam
     from trueread.model.predictor import Predictor, ProbabilityFunction
     from trueread.shift.base import Shift
+    from trueread.shift.label_noise import with_label_noise
     from trueread.stats import Estimate
     from trueread.study import Study, load_study
     from trueread.training.config import TrainConfig
@@ -56,6 +57,7 @@ _HOMES = {
     "trueread.model.explain": ("grad_cam",),
     "trueread.model.predictor": ("Predictor", "ProbabilityFunction"),
     "trueread.shift.base": ("Shift",),
+    "trueread.shift.label_noise": ("with_label_noise",),
     "trueread.stats": ("Estimate",),
     "trueread.study": ("Study", "load_study"),
     "trueread.training.config": ("TrainConfig",),
@@ -115,6 +117,7 @@ __all__ = [
     "save_cohort",
     "save_split",
     "train",
+    "with_label_noise",
 ]
 
 

@@ -14,9 +14,14 @@ from trueread.method import (  # noqa: F401  (each registers its method)
     jtt,
     label_smoothing,
     logit_adjustment,
+    loss_truncation,
     mixup,
     nonrobust_only,
+    one_shot,
+    self_paced,
     specialist,
+    step_e,
+    true_labels,
 )
 from trueread.method.base import METHODS, Composite, Method, build_method, method
 
