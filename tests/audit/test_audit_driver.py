@@ -198,7 +198,9 @@ class TestBuild:
     def test_all_come_in_the_readers_order(self):
         assert [a.name for a in build_audits()][:3] == ["performance", "calibration", "subgroups"]
         left_out = {e.name for e in AUDITS.entries()} - {a.name for a in build_audits()}
-        assert left_out == {"shortcut-layers", "shortcut-power"}
+        assert left_out == {
+            "adversarial", "attribution-stability", "feature-use", "shortcut-layers", "shortcut-power"
+        }  # fmt: skip
 
     def test_what_is_asked_on_request_only_is_asked_by_name(self):
         assert [a.on_request for a in build_audits(["shortcut-power", "performance"])] == [True, False]

@@ -166,11 +166,13 @@ def equal(a, b) -> bool:
 
 
 def known(*args, **options):
-    """A tiny cohort of which the methods that need it know the cue and the clean images."""
+    """A tiny cohort of which the methods that need it know the cue, the clean images, the true labels, the modality."""
     cohort = tiny_cohort(*args, **options)
     patient = cohort.patient_codes()
-    truth = pd.DataFrame({"cue": patient % 2 == 0, "clean": True})
-    return dataclasses.replace(cohort, truth=truth)
+    truth = pd.DataFrame({"cue": patient % 2 == 0, "clean": True, "flipped": False})
+    if cohort.task != "multilabel":
+        truth["true_label"] = cohort.labels
+    return dataclasses.replace(cohort, truth=truth, modality="ct")
 
 
 @pytest.mark.parametrize("name", REGISTERED)

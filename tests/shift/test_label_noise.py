@@ -142,7 +142,7 @@ def test_bad_input_is_one_sentence():
         (small, {"matrix": np.eye(3)}, "goes with class-dependent"),
         (small, {"kind": "class-dependent", "matrix": np.eye(2)}, r"found \[2, 2\]"),
         (small, {"kind": "class-dependent", "matrix": emptying}, "no image of 'normal' would be left"),
-        (once, {}, "knows its true labels already"),
+        (once, {}, "made wrong already"),
         (small.with_split([""] * 60), {}, "no split yet"),
         (tiny_cohort("multilabel", n=60), {}, "the task is multilabel"),
     ]  # fmt: skip

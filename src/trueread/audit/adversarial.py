@@ -44,6 +44,7 @@ class AdversarialAudit(Audit):
     question = "How small a change, made on purpose, misleads it?"
     needs: ClassVar[set[Needs]] = {Needs.GRADIENTS}
     better = Better.HIGHER
+    on_request = True
 
     def __init__(
         self,

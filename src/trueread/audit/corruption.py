@@ -30,7 +30,7 @@ from trueread.shift.corruption import (
 )
 from trueread.shift.corruption.lists import facts
 from trueread.stats import METRICS, Estimate, Statistic, average, on_rows, statistic
-from trueread.stats.bootstrap import Values, Weights
+from trueread.stats.bootstrap import Values, Weights, point_values
 
 SHOWN_WORST, SHOWN_IMAGES = 5, 2  # in the strip of pictures
 PUBLISHED_SIDE = 224
@@ -148,6 +148,10 @@ class Measures:
         patients = len(np.unique(self.subject.clusters[self.positions]))
         return replace(self.subject.interval(statistics), n=len(self.positions), n_clusters=patients)
 
+    def value(self, statistics: Sequence[Statistic]) -> float:
+        """Mean over seeds, without the resamples of an interval."""
+        return float(np.mean([point_values(s, len(self.subject.rows)) for s in statistics]))
+
     def all(self) -> dict[str, Measure]:
         """The headline first, then what it is made of, then each family."""
         mean, before = "mean over the corruptions of the means over their five levels", "before any corruption"
@@ -171,8 +175,8 @@ class Measures:
 
     def scores(self, benchmark: str | None) -> Scores:
         """The benchmark's own numbers, mean over seeds."""
-        errors = {name: [1 - self.subject.interval(s).value for s in levels] for name, levels in self.by_level.items()}
-        return corruption_scores(errors, clean=1 - self.subject.interval(self.clean).value, reference=benchmark)
+        errors = {name: [1 - self.value(s) for s in levels] for name, levels in self.by_level.items()}
+        return corruption_scores(errors, clean=1 - self.value(self.clean), reference=benchmark)
 
     def _scored(self, name: str, answers: Sequence[NDArray[np.float64]]) -> list[Statistic]:
         labels, task = self.subject.labels[self.positions], self.subject.cohort.task
@@ -202,8 +206,8 @@ def _difference(a: Statistic, b: Statistic, weights: Weights) -> Values:
 def per_corruption(measures: Measures, found: Sequence[Corrupted], scored: Scores | None) -> pd.DataFrame:
     """Per corruption, the worst first: mean over levels, what is lost, every level, and the benchmark's scores."""
     rows = []
-    for c in sorted(found, key=lambda c: measures.estimate(measures.by_name[c.name]).value):
-        levels = [measures.estimate(s).value for s in measures.by_level[c.name]]
+    for c in sorted(found, key=lambda c: measures.value(measures.by_name[c.name])):
+        levels = [measures.value(s) for s in measures.by_level[c.name]]
         row = {
             "corruption": c.name,
             "family": c.family,
@@ -267,7 +271,7 @@ def strips(
     subject: Subject, measures: Measures, found: Sequence[Corrupted], positions: NDArray[np.int64]
 ) -> list[Strip]:
     """Two test images under the corruptions that cost most, at the highest level."""
-    worst = sorted(found, key=lambda c: measures.estimate(measures.by_name[c.name]).value)[:SHOWN_WORST]
+    worst = sorted(found, key=lambda c: measures.value(measures.by_name[c.name]))[:SHOWN_WORST]
     drawn = drawn_at_random(subject, positions, count=SHOWN_IMAGES)
     at = [int(np.flatnonzero(positions == i)[0]) for i in drawn]
     columns = [Column("as it is", None, without_cue(subject, drawn))]

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from trueread.errors import InputError
 from trueread.method.base import Method
-from trueread.shift.label_noise import NOISE
 from trueread.stats.bootstrap import point_values
 from trueread.stats.ranking import binary_auroc
 from trueread.training.hooks import Setup, Step
@@ -41,7 +40,7 @@ class Selecting(Method):
         """What does not change: labels, classes, and the truth where a generator knows it."""
         self.labels, self.classes = setup.train_labels(), tuple(setup.cohort.classes)
         truth = setup.cohort.truth
-        known = truth is not None and "flipped" in truth and NOISE in setup.cohort.origin
+        known = truth is not None and "flipped" in truth
         self.wrong = truth["flipped"].to_numpy(bool)[setup.train_rows] if known and truth is not None else None
 
     def weights(self, step: Step) -> Tensor | None:
@@ -55,7 +54,7 @@ class Selecting(Method):
             "excluded": int(out.sum()),
             "excluded_share": {c: round(float(out[labels == k].mean()), 4) for k, c in enumerate(self.classes)},
         }
-        if self.wrong is not None:
+        if self.wrong is not None and self.wrong.any():
             told["against_the_truth"] = identified(out, self.score.numpy(), self.wrong)
         return told
 

@@ -24,9 +24,7 @@ MOST = 0.6  # of the samples may be left out, whatever the estimate says
 
 @method("step-e", source="Du 2025, arXiv 2511.17040; start by evidence, guards and the noise estimate are ours")
 class StepE(Selecting):
-    """Leaves a growing share of the samples with the highest loss out of the gradient, from when the loss tells them
-    apart.
-    """
+    """Leaves a growing share of the samples with the highest loss out, from when the losses tell them apart."""
 
     def __init__(
         self,

@@ -19,6 +19,8 @@ class TrueLabels(Method):
         self.mended = 0
 
     def prepare(self, setup: Setup) -> None:
+        if setup.cohort.task == "multilabel":
+            raise InputError(f"'{self.name}' takes one label per image; the task is multilabel.")
         truth = setup.cohort.truth
         if truth is None or "true_label" not in truth:
             raise InputError(

@@ -158,8 +158,9 @@ def _another(labels: NDArray[np.int64], draw: _Draws, cohort: Cohort) -> NDArray
 def _check(cohort: Cohort, what: LabelNoise, matrix: ArrayLike | None, probabilities: ArrayLike | None) -> None:
     if cohort.task == "multilabel":
         raise InputError(f"{cohort.name}: one label per image is made wrong; the task is multilabel.")
-    if NOISE in cohort.origin or (cohort.truth is not None and "true_label" in cohort.truth):
-        raise InputError(f"{cohort.name} knows its true labels already, from earlier noise; start from it as it was.")
+    wrong = cohort.truth is not None and "flipped" in cohort.truth and bool(cohort.truth["flipped"].any())
+    if NOISE in cohort.origin or wrong:
+        raise InputError(f"{cohort.name} has labels that were made wrong already; start from it as it was.")
     if not cohort.is_split:
         raise InputError(f"{cohort.name} has no split yet; split it first, because test labels stay true.")
     k, n = cohort.n_classes, len(cohort)

@@ -71,7 +71,7 @@ def two_normals(values: ArrayLike) -> Mixture:
     order = np.argsort(parts[:, 0])
     low, high = (tuple(float(v) for v in parts[i]) for i in order)
     single = -0.5 * np.log(2 * np.pi * spread**2) - 0.5
-    return Mixture(low, high, float(shares[order[1]]), max(0.0, fit - single))  # type: ignore[arg-type]
+    return Mixture(low, high, float(shares[order[1]]), max(0.0, float(fit - single)))  # type: ignore[arg-type]
 
 
 def _log_parts(x: NDArray[np.float64], parts: NDArray, shares: NDArray) -> NDArray[np.float64]:
