@@ -86,7 +86,7 @@ def constructed(
         raise InputError(f"{cohort.name}: at least 2 training images are needed; found {len(rows)}; split it first.")
     asked = _Asked(cohort, classifier.eval(), making, precision)
     plan = _plan(cohort, rows, making)
-    images = (asked.stored(np.arange(len(cohort))) * WHITE).round().cpu().numpy().astype(np.uint16)
+    images = _in_16_bits(cohort)
     moved, says = np.zeros(len(cohort)), np.zeros(len(cohort), bool)
     parts = batch_slices(len(rows), AT_ONCE, at_least=1)
     for part in track(parts, what=f"{cohort.name}: constructing {construction}", unit="batches"):
@@ -98,6 +98,15 @@ def constructed(
         moved[mine.rows] = lengths(made - starts).flatten().cpu().numpy()
         says[mine.rows] = asked.logits(made).argmax(1).cpu().numpy() == mine.labels
     return _finished(cohort, asked, plan, images, moved, says)
+
+
+def _in_16_bits(cohort: Cohort) -> NDArray[np.uint16]:
+    """The images with white at 65535, part by part: as floats, a large cohort would not fit in memory."""
+    images = np.empty(cohort.images.shape, np.uint16)
+    for part in batch_slices(len(cohort), AT_ONCE, at_least=1):
+        stored = np.asarray(cohort.images[part], np.float64)
+        images[part] = (stored / cohort.white * WHITE).round()
+    return images
 
 
 class _Plan(NamedTuple):
