@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tiny import tiny_cohort
 from trueread.audit.subject import Member, Subject
@@ -174,6 +175,7 @@ class TestNonrobust:
         )  # fmt: skip
         monkeypatch.setattr(nonrobust.NonrobustPaper, "scales", {"smoke": scale})
         monkeypatch.setitem(cohorts.COHORTS, "phantom", {"source": "phantom", "n_images": 120, "grades": True})
+        monkeypatch.setitem(nonrobust.CORRUPTIONS, "phantom", "oct")  # the shortest list
 
     def test_every_arm_is_asked_everything_and_nothing_is_trained_twice(self, tmp_path, tiny, monkeypatch):
         result = json.loads(run_paper("nonrobust", out=tmp_path, jobs=1).read_text())
@@ -194,7 +196,12 @@ class TestNonrobust:
         assert epsilons[robust[0]] == pytest.approx(epsilons[robust[1]] / 2, rel=1e-3)
         assert {d["baseline"] for d in result["differences"]} == {"standard"}
         assert [r["arm"] for r in result["stability"]] == ["standard", robust[1]]
+        maps = sorted((tmp_path / "phantom").glob("maps-*.png"))
+        assert [p.name for p in maps] == ["maps-adversarial_1_epsilon.png", "maps-standard.png"]
+        with Image.open(maps[1]) as sheet:  # four pictures in a row: image and map, before and after
+            assert sheet.width > 4 * 200
         monkeypatch.setattr("trueread.runner.fit", lambda *_, **__: pytest.fail("trained again"))
+        monkeypatch.setattr(nonrobust.Task, "stability", lambda *_: [])
         again = json.loads(run_paper("nonrobust", out=tmp_path, jobs=1).read_text())
         assert again["rows"] == result["rows"]
 

@@ -24,6 +24,8 @@ from trueread.paper.base import Paper, Rows, paper
 from trueread.paper.bench import Arm, Bench
 from trueread.paper.cohorts import paper_cohort
 from trueread.progress import say
+from trueread.report.evidence import write_strip
+from trueread.report.words import slug
 from trueread.shift.attack import grey_levels, usual_epsilon
 from trueread.stats import on_rows, statistic
 
@@ -105,7 +107,7 @@ class Task:
     """One cohort with all arms."""
 
     def __init__(self, name: str, cohort: Cohort, scale: Scale, folder: Path) -> None:
-        self.name, self.cohort, self.scale = name, cohort, scale
+        self.name, self.cohort, self.scale, self.folder = name, cohort, scale, folder
         self.shape = (cohort.channels, *cohort.spatial)
         self.usual = usual_epsilon("l2", prod(self.shape))
         plain = {"select": "last", **scale.train}
@@ -208,10 +210,14 @@ class Task:
         return found
 
     def stability(self, subjects: Mapping[str, Subject]) -> list[dict[str, Any]]:
-        """How alike maps are before and after an attack, of the standard and the most robust networks."""
+        """How alike maps are before and after an attack, of the standard and the most robust networks; some of them
+        are pictures in the task's folder.
+        """
         asked, rows = AttributionStability(images=self.scale.explained, epsilon=self.usual), []
         for name in (STANDARD, self.robust(self.scale.multiples[-1])):
             found = asked.run(replace(subjects[name], members=subjects[name].members[:1]))
+            for strip in found.strips:
+                write_strip(strip, self.folder / f"maps-{slug(name)}.png")
             rows.append({"arm": name, "measures": {k: m.estimate.to_json() for k, m in found.measures.items()}})
         return rows
 

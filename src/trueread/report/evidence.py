@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import matplotlib
 import numpy as np
@@ -11,8 +12,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+if TYPE_CHECKING:
+    from trueread.audit.strip import Strip
+
 LEVELS = 64  # steps of the colour scale; a palette this short keeps an overlay at a few kilobytes
 DISPLAY_SIDE = 208  # longer side of a picture, in pixels
+GAP = 6  # pixels between the pictures of a strip
 STRONGEST_ALPHA = 0.72  # so that the anatomy is seen through the strongest evidence
 OUTLINE = ((0, 0, 0, 0), (70, 230, 255, 255), (0, 0, 0, 150))  # nothing, the line, and its dark rim for bright images
 
@@ -62,10 +67,32 @@ def write_image(image: NDArray, path: Path, *, white: float) -> None:
 
 def write_overlay(image: NDArray, evidence: NDArray, path: Path, *, white: float, full_colour: float) -> None:
     """An image [C,H,W] with its evidence map [H,W] laid over it, as one PNG; see `evidence_levels` for the scale."""
+    _overlaid(image, evidence, white=white, full_colour=full_colour).save(path)
+
+
+def write_strip(strip: Strip, path: Path) -> None:
+    """All panels of a strip, whose images have one size, as one PNG without words."""
+    full_colour = strip.full_colour or 0.0
+    sheet: Image.Image | None = None
+    for r, row in enumerate(strip.rows):
+        for c, panel in enumerate(row):
+            nothing = np.zeros(panel.image.shape[1:])
+            evidence = nothing if panel.evidence is None else panel.evidence
+            cell = _overlaid(panel.image, evidence, white=strip.white, full_colour=full_colour)
+            width, height = cell.width + GAP, cell.height + GAP
+            if sheet is None:
+                size = (width * len(row) - GAP, height * len(strip.rows) - GAP)
+                sheet = Image.new("RGB", size, "white")
+            sheet.paste(cell, (c * width, r * height))
+    assert sheet is not None  # a strip has rows
+    sheet.save(path, optimize=True)
+
+
+def _overlaid(image: NDArray, evidence: NDArray, *, white: float, full_colour: float) -> Image.Image:
     shown = _resized(evidence.astype(np.float32), Image.Resampling.BILINEAR)
     palette = np.array(evidence_palette(), dtype=np.uint8)
     colours = Image.fromarray(palette[evidence_levels(shown, full_colour=full_colour)])
-    Image.alpha_composite(_picture(image, white=white).convert("RGBA"), colours).convert("RGB").save(path)
+    return Image.alpha_composite(_picture(image, white=white).convert("RGBA"), colours).convert("RGB")
 
 
 def _picture(image: NDArray, *, white: float) -> Image.Image:
