@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from tiny import tiny_cohort, tiny_config, tiny_setup, tiny_step
 from trueread import fit
 from trueread.errors import InputError
+from trueread.method.aum import AUM, STRANGE
+from trueread.method.confident_learning import ConfidentLearning
 from trueread.method.loss_truncation import LossTruncation
 from trueread.method.one_shot import OneShot
 from trueread.method.selecting import Selecting, identified, lowest, softly
@@ -227,6 +229,45 @@ class TestBaselines:
         np.testing.assert_array_equal(setup.ledger.labels, cohort.truth["true_label"][rows])
         assert method.report()["mended"] == cohort.truth["flipped"][rows].sum() > 0
 
+    @pytest.mark.parametrize(
+        ("method", "precision"),
+        [(ConfidentLearning(least=2), 0.7), (AUM(least=2), 0.2)],  # of few images a third learns the strange label
+    )
+    def test_what_looks_first_leaves_the_wrong_ones_out_and_keeps_it_so(self, method, precision, tmp_path):
+        cohort = with_label_noise(tiny_cohort(n=300), rate=0.2)
+        fit(cohort, method, tiny_config(epochs=8), folder=tmp_path, quiet=True)
+        told = method.report()["against_the_truth"]
+        assert told["auroc"] > 0.9
+        assert told["precision"] > precision
+        assert told["recall"] > 0.7
+        again = type(method)()
+        again.load_state(method.state(), tiny_setup(cohort))
+        assert again.report() == method.report()
+        assert not list(tmp_path.glob("*/checkpoints"))
+
+    def test_the_strange_samples_of_aum_are_others_in_the_second_round(self):
+        cohort, given = noisy(300, rate=0.0), []
+
+        def watched(widened, hooks, *_, **__):
+            assert (widened.task, widened.classes) == ("multiclass", ("normal", "mild", STRANGE))
+            given.append(np.flatnonzero(widened.labels[cohort.rows("train")] == 2))
+            hooks.prepare(replace(tiny_setup(widened)))
+            n = len(cohort.rows("train"))
+            hooks.total, hooks.seen = torch.linspace(-1, 1, n), torch.ones(n)
+
+        setup = replace(tiny_setup(cohort), config=tiny_config(epochs=4), fit=watched)
+        method = AUM(percentile=50, least=1)
+        method.prepare(setup)
+        assert len(given[0]) == len(given[1]) == len(cohort.rows("train")) // 3
+        assert not set(given[0]) & set(given[1])
+        area = np.linspace(-1, 1, len(cohort.rows("train")))
+        below = [area <= np.median(area[strange]) for strange in given]
+        expected = np.zeros(len(area), bool)
+        for strange, low in zip(given, below, strict=True):
+            judged = np.setdiff1d(np.arange(len(area)), strange)
+            expected[judged] |= low[judged]
+        assert (method.keep.numpy() != 1.0 - expected).sum() <= 2  # the guard keeps one of each class
+
     @pytest.mark.parametrize("method", [LossTruncation(), SelfPaced(), OneShot(), StepE(warmup=0.3, noise=0.2)])
     def test_they_train(self, method):
         fitted = fit(with_label_noise(tiny_cohort(n=100), rate=0.2), method, tiny_config(epochs=3), quiet=True)
@@ -236,7 +277,7 @@ class TestBaselines:
 def test_bad_input_is_one_sentence():
     with pytest.raises(InputError, match="does not know its true labels"):
         TrueLabels().prepare(tiny_setup(tiny_cohort(n=60, side=4)))
-    for method in (StepE(), SelfPaced(), OneShot()):
+    for method in (StepE(), SelfPaced(), OneShot(), AUM(), ConfidentLearning()):
         assert isinstance(method, Selecting)
         with pytest.raises(InputError, match="the task is multilabel"):
             method.prepare(tiny_setup(tiny_cohort("multilabel", n=60, side=4)))

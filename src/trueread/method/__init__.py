@@ -2,9 +2,11 @@
 
 from trueread.method import (  # noqa: F401  (each registers its method)
     adversarial,
+    aum,
     balanced_sampling,
     class_weights,
     clean_only,
+    confident_learning,
     corruption_augment,
     dfr,
     erm,
