@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from trueread.cohort.check.base import Answer, Check, Concern, Example, Seriousness
     from trueread.cohort.check.driver import ranked
     from trueread.cohort.cohort import Cohort
+    from trueread.cohort.decisions import with_decisions
     from trueread.cohort.saved import save_cohort
     from trueread.cohort.source import load_cohort
     from trueread.cohort.split import apply_split, assign_splits, save_split
@@ -46,6 +47,7 @@ _HOMES = {
     "trueread.cohort.check.base": ("Answer", "Check", "Concern", "Example", "Seriousness"),
     "trueread.cohort.check.driver": ("ranked",),
     "trueread.cohort.cohort": ("Cohort",),
+    "trueread.cohort.decisions": ("with_decisions",),
     "trueread.cohort.saved": ("save_cohort",),
     "trueread.cohort.source": ("load_cohort",),
     "trueread.cohort.split": ("apply_split", "assign_splits", "save_split"),
@@ -117,6 +119,7 @@ __all__ = [
     "save_cohort",
     "save_split",
     "train",
+    "with_decisions",
     "with_label_noise",
 ]
 

@@ -33,7 +33,7 @@ from trueread.model.predictor import Predictor
 from trueread.options import option_names, validate
 from trueread.paper.base import PAPERS, run_paper
 from trueread.progress import say, track
-from trueread.record import metrics_table
+from trueread.record import metrics_table, write_lists
 from trueread.report import write_report
 from trueread.report.evidence import write_overlay
 from trueread.runner import run_study
@@ -99,7 +99,7 @@ def audit(
     data: "SOURCE:LOCATION" with `source` as its options (size and channels follow the model unless given), or a Cohort.
     The test split is used: the one saved with the run when it knows any of these images (see `extend_split`), else the
     data's own, else all images.
-    out: folder for findings.json and metrics.csv.
+    out: folder for findings.json, metrics.csv and the lists of audits that make one (suspects.csv).
     """
     asked = build_audits(audits)
     folder = find_model(model) if isinstance(model, (str, Path)) else None
@@ -120,6 +120,7 @@ def audit(
         with writing(out, option="-o"):
             write_json(Path(out) / "findings.json", {subject.name: [f.to_json() for f in findings]})
             write_csv(Path(out) / "metrics.csv", metrics_table([(subject.name, findings)]))
+            write_lists(findings, Path(out))
     return findings
 
 

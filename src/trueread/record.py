@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,10 @@ import yaml
 from trueread._version import __version__
 from trueread.audit.finding import Finding
 from trueread.cohort.cohort import SPLITS, Cohort
+from trueread.cohort.decisions import decisions_in_words
 from trueread.cohort.split import split_note
-from trueread.files import without_folders
+from trueread.files import without_folders, write_csv
+from trueread.shift.label_noise import NOISE
 from trueread.shift.planting import PLANTED, planted_in
 
 PACKAGES = ("torch", "torchvision", "timm", "lightning", "monai", "numpy", "scipy", "scikit-learn", "pandas")
@@ -73,6 +76,8 @@ def cohort_facts(cohort: Cohort) -> dict[str, Any]:
         "digest": cohort.digest,
         "attributes": cohort.attributes,
         "planted": _planted(cohort),
+        "label_noise": _label_noise(cohort),
+        "decisions": decisions_in_words(cohort) or None,
         "n_omitted": len(cohort.omitted),
         "omitted": [{"reason": str(r)} for r in cohort.omitted["reason"]],
         "split": split,
@@ -91,6 +96,12 @@ def _planted(cohort: Cohort) -> str | None:
     return f"'{what.shift.name}' in {shares} ({' and '.join(where)}){clean}"
 
 
+def _label_noise(cohort: Cohort) -> str | None:
+    """The labels that were made wrong on purpose, in words."""
+    told = cohort.origin.get(NOISE)
+    return None if told is None else f"{told['wrong']} of {told['of']} ({told['kind']}, {' and '.join(told['splits'])})"
+
+
 def metrics_table(findings: Sequence[tuple[str, Sequence[Finding]]]) -> pd.DataFrame:
     """Every measure of every method as one long table: method, audit, measure, value, low, high, spread, counts."""
     rows = []
@@ -106,6 +117,13 @@ def metrics_table(findings: Sequence[tuple[str, Sequence[Finding]]]) -> pd.DataF
                     }
                 )  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def write_lists(findings: Sequence[Finding], folder: Path) -> None:
+    """Write the lists of the findings into the folder, as NAME.csv each."""
+    for finding in findings:
+        for name, table in finding.lists.items():
+            write_csv(folder / f"{name}.csv", table)
 
 
 def threshold_facts(overrides: dict[str, float | None]) -> dict[str, Any]:

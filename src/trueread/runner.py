@@ -28,6 +28,7 @@ from trueread.checking import check_once
 from trueread.claim import SPLIT_FILE, belongs_to_nobody, claim, refuse_other_study
 from trueread.cohort.check import Seriousness
 from trueread.cohort.cohort import Cohort
+from trueread.cohort.decisions import decision_log, decisions_in_words, with_decisions
 from trueread.cohort.source import load_cohort
 from trueread.cohort.split import apply_split, assign_splits, split_note
 from trueread.errors import InputError
@@ -35,12 +36,13 @@ from trueread.files import write_csv, write_json
 from trueread.method.base import METHODS, Method, build_method
 from trueread.model.classifier import Classifier
 from trueread.progress import say
-from trueread.record import cohort_facts, environment, metrics_table, threshold_facts, today
+from trueread.record import cohort_facts, environment, metrics_table, threshold_facts, today, write_lists
 from trueread.report import make_gallery, write_model_card, write_report
 from trueread.report.check_words import CHECK_PAGE, in_short
 from trueread.report.strips import with_pictures
 from trueread.report.summary import SUMMARY, Json
 from trueread.shift.base import SHIFTS
+from trueread.shift.label_noise import NOISE, with_label_noise
 from trueread.shift.planting import planted, planting
 from trueread.study import MethodSection, PlantSection, Study
 from trueread.training.checkpoint import drop_checkpoint
@@ -50,7 +52,7 @@ from trueread.training.loop import fit
 from trueread.training.plan import check_trainable
 from trueread.training.processes import processes
 
-HISTORY, OMITTED = "history.csv", "omitted.csv"
+HISTORY, OMITTED, DECIDED = "history.csv", "omitted.csv", "decisions.csv"
 
 
 def run_study(
@@ -130,15 +132,31 @@ def load_data(study: Study) -> Cohort:
 
 
 def split_data(cohort: Cohort, study: Study, folder: Path) -> Cohort:
-    """The cohort split as the study's split file says, as trainings in this folder had it, or anew by patient."""
+    """The cohort split as the study's split file says, as trainings in this folder had it, or anew by patient; and with
+    its labels as somebody decided, which a split must not depend on.
+    """
     if study.split.file:
-        return apply_split(cohort, study.split.file)
+        return _decided(apply_split(cohort, study.split.file), study)
     anew = assign_splits(cohort, val=study.split.val, test=study.split.test, seed=study.split.seed)
+    anew = _decided(anew, study)
     saved = folder / SPLIT_FILE
     if not saved.is_file() or belongs_to_nobody(folder):
         return anew
-    earlier = apply_split(cohort, saved)
+    earlier = apply_split(anew, saved)
     return anew if (earlier.table["split"] == anew.table["split"]).all() else earlier
+
+
+def _decided(cohort: Cohort, study: Study) -> Cohort:
+    """The cohort with labels made wrong on purpose, and then as a person decided about them."""
+    noise = study.label_noise
+    if noise is not None:
+        cohort = with_label_noise(cohort, **noise.model_dump())
+        told = cohort.origin[NOISE]
+        say(f"{cohort.name}: {told['wrong']} of {told['of']} labels of training and validation were made wrong.")
+    if study.decisions is not None:
+        cohort = with_decisions(cohort, study.decisions)
+        say(f"{cohort.name}: {decisions_in_words(cohort)}.")
+    return cohort
 
 
 def plant(cohort: Cohort, what: PlantSection) -> Cohort:
@@ -242,9 +260,12 @@ def _write_results(
     }
     write_csv(folder / "metrics.csv", metrics_table(findings))
     write_json(folder / "findings.json", told)
+    write_lists(findings[0][1], folder)
     write_json(folder / "environment.json", facts)
     if len(cohort.omitted):
         write_csv(folder / OMITTED, cohort.omitted)
+    if (log := decision_log(cohort)) is not None:
+        write_csv(folder / DECIDED, log)
     write_json(folder / SUMMARY, summary)
     histories = [
         read_history(cell_folder(folder, s.name, m.seed)).assign(method=s.name, seed=m.seed)

@@ -75,6 +75,18 @@ class PlantSection(BaseModel):
         return dict(self.model_extra or {})
 
 
+class LabelNoiseSection(BaseModel):
+    """Labels of training and validation made wrong, to try remedies on; see `trueread.shift.label_noise`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Literal["symmetric", "class-dependent", "annotators"]
+    rate: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    by: Literal["image", "patient"] = "image"
+    n_annotators: Annotated[int, Field(ge=1, le=1000)] = 5
+    seed: Seed = 0
+
+
 class MethodSection(BaseModel):
     """A method by name, or several joined by a plus sign. Every other key is an option of it."""
 
@@ -96,6 +108,7 @@ class Study(BaseModel):
     """A whole study: check -> train methods x seeds -> audit -> compare -> report.
 
     methods: the first one is the baseline that the others are compared with. seeds: a count or a list.
+    decisions: a CSV file of what a person decided about doubtful labels (see `with_decisions`).
     audits: "all" or a list of names or mappings with options. thresholds: over the packaged ones, by audit.
     """
 
@@ -105,6 +118,8 @@ class Study(BaseModel):
     description: str = ""
     data: DataSection
     split: SplitSection = SplitSection()
+    label_noise: LabelNoiseSection | None = None
+    decisions: str | None = None
     plant: PlantSection | None = None
     check: bool = True
     train: TrainConfig = TrainConfig()
@@ -126,6 +141,11 @@ class Study(BaseModel):
     @classmethod
     def _bare_cue(cls, value: Any) -> Any:
         return {"cue": value} if isinstance(value, str) else value
+
+    @field_validator("label_noise", mode="before")
+    @classmethod
+    def _bare_kind(cls, value: Any) -> Any:
+        return {"kind": value} if isinstance(value, str) else value
 
     @field_validator("methods", mode="before")
     @classmethod

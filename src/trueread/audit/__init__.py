@@ -6,6 +6,7 @@ from trueread.audit import (  # noqa: F401  (each registers its audit)
     calibration,
     corruption,
     feature_use,
+    label,
     performance,
     shortcut_layers,
     shortcut_power,

@@ -93,6 +93,7 @@ class Finding:
     verdict: of the driver, from the headline; an audit that sets WARN itself keeps it where the headline alone would
     pass.
     tables: by title. strips: pictures. notes: sentences the reader needs to judge the numbers.
+    lists: by file name; they name images, so they are written as CSV beside the report and are no part of it.
     reason: why it was not measured, else "".
     """
 
@@ -104,6 +105,7 @@ class Finding:
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     figures: list[Figure] = field(default_factory=list)
     strips: list[Strip] = field(default_factory=list)
+    lists: dict[str, pd.DataFrame] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     reason: str = ""
     seconds: float = 0.0
@@ -113,7 +115,7 @@ class Finding:
         return next(iter(self.measures.values()), None)
 
     def to_json(self) -> dict[str, Any]:
-        """A dict for json.dump; nan becomes None. Neither the statistics nor the pixels of strips are kept."""
+        """A dict for json.dump; nan becomes None. Neither the statistics, nor the pixels of strips, nor lists."""
         return {
             "audit": self.audit,
             "question": self.question,

@@ -184,6 +184,11 @@ def caveats(summary: Json) -> list[str]:
         )
     if cohort.get("planted"):
         found.insert(0, sentence(f"This is an experiment: a shortcut was planted into the images, {cohort['planted']}"))
+    if cohort.get("label_noise"):
+        made = (
+            f"This is an experiment: labels were made wrong, {cohort['label_noise']}; those of the test are untouched"
+        )
+        found.insert(0, sentence(made))
     if not cohort.get("patients_known", True):
         found.append(
             "Nobody said which images belong to the same patient, so every image counts as a patient of its own. If "
@@ -213,6 +218,8 @@ def cohort_facts(summary: Json) -> list[tuple[str, str]]:
         ("White", f"stored intensity {c['white']:,} is shown and read as 1" if c.get("white") else None),
         ("Attributes", joined(c.get("attributes") or []) or "none"),
         ("Split", (c.get("split") or {}).get("how")),
+        ("Labels made wrong", c.get("label_noise")),
+        ("Labels after review", c.get("decisions")),
         ("Planted shortcut", c.get("planted")),
         ("Fingerprint", f"{c['digest']} (of images, labels and ids)" if c.get("digest") else None),
     ]
