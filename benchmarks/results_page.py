@@ -19,6 +19,7 @@ import nonrobust_page
 import reliability_page
 import shortcut_page
 import specialist_page
+import step_e_page
 from sheet import HEAD, Row, cells, number
 
 from trueread import Estimate
@@ -205,6 +206,8 @@ SECTIONS = {
     "specialist-gpu": specialist_page.section,
     "nonrobust-cpu": nonrobust_page.section,
     "nonrobust-gpu": nonrobust_page.section,
+    "step-e-cpu": step_e_page.section,
+    "step-e-gpu": step_e_page.section,
     "shortcut-audits": shortcut_page.section,
     "copies": copies_section,
     "speed": speed_section,
@@ -260,8 +263,8 @@ def main() -> None:
     wanted = {PAGE: page(), README: readme()}
     if reliability := _result("reliability"):
         wanted[RELIABILITY] = reliability_page.page(reliability)
-    for made in (specialist_page, nonrobust_page):
-        protocol = made.__name__.removesuffix("_page")
+    for made in (specialist_page, nonrobust_page, step_e_page):
+        protocol = made.__name__.removesuffix("_page").replace("_", "-")
         for scale in ("cpu", "gpu"):
             if result := _result(f"{protocol}-{scale}"):
                 wanted |= {PAGE.parent / "images" / file: svg for file, svg in made.figures(result).items()}

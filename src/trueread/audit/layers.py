@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -116,6 +114,8 @@ def neighbours_vote(bank: NDArray, labels: NDArray[np.int64], vectors: NDArray, 
 
     Distances are Euclidean after standardising by the bank; of classes equally common the first one wins.
     """
+    from sklearn.neighbors import KNeighborsClassifier  # a second of import that few need
+
     mean, scale = _moments(bank)
     model = KNeighborsClassifier(k, algorithm="brute").fit((bank - mean) / scale, labels)
     return model.predict((vectors - mean) / scale)
@@ -127,6 +127,8 @@ def cue_scores(without: NDArray, with_cue: NDArray, fold: NDArray[np.int64]) -> 
     without, with_cue: [m,F], the same images. fold: int64 [m]; both images of a pair are in it, and their scores come
     from a logistic regression of the other folds, on features standardised by these.
     """
+    from sklearn.linear_model import LogisticRegression  # a second of import that few need
+
     x, has = np.concatenate([without, with_cue]), np.repeat([0, 1], len(without))
     fold, scores = np.tile(fold, 2), np.empty(len(has))
     for f in np.unique(fold):

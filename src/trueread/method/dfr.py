@@ -9,8 +9,6 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from trueread.method.base import Method, class_counts, method
@@ -61,6 +59,8 @@ class DFR(Method):
         self.found = {"clean_images": len(rows), "group_sizes": dict(zip(names, sizes, strict=True))}
 
     def finish(self, setup: Setup) -> None:
+        from sklearn.preprocessing import StandardScaler  # a second of import that few need
+
         cohort, classifier, rows, groups = setup.cohort, setup.classifier, self.rows.numpy(), self.groups.numpy()
         features = features_of(classifier, ImageStore(cohort, setup.device), setup.train_rows)
         # by all training images: what the shortcut moves is nearly constant on the clean ones, and would be blown up
@@ -111,6 +111,8 @@ def balanced_fit(
     groups: int64 [n]; each regression has as many samples of every group as the smallest group has, drawn by the seed,
     and classes of unequally many groups weigh the same. Every class must be in y.
     """
+    from sklearn.linear_model import LogisticRegression  # a second of import that few need
+
     generator = np.random.default_rng(seed)
     size = np.unique(groups, return_counts=True)[1].min()
     fits = []

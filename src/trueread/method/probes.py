@@ -5,9 +5,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedGroupKFold
-from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from trueread.cohort.cohort import Cohort
@@ -47,6 +44,8 @@ def fitted_probe(features: NDArray, cohort: Cohort, rows: NDArray[np.int64], *, 
     probe that is too sure of itself is a useless target. Multilabel: a logistic regression for each label on the images
     where it is known.
     """
+    from sklearn.preprocessing import StandardScaler  # a second of import that few need
+
     scaler = StandardScaler().fit(every)
     x, patients = scaler.transform(features).astype(np.float64), cohort.patient_codes(rows)
     labels = cohort.labels[rows]
@@ -75,6 +74,8 @@ def _of_label(x: NDArray, labels: NDArray, patients: NDArray, *, seed: int) -> t
 
 def _regression(x: NDArray, y: NDArray, patients: NDArray, *, n_classes: int, seed: int) -> tuple[NDArray, NDArray]:
     """Weight [K,F] and bias [K]."""
+    from sklearn.linear_model import LogisticRegression  # a second of import that few need
+
     strength = _best_strength(x, y, patients, n_classes=n_classes, seed=seed)
     model = LogisticRegression(C=strength, max_iter=1000).fit(x, y)
     return logits_of(model.coef_, model.intercept_)
@@ -88,6 +89,9 @@ def logits_of(weight: NDArray, bias: NDArray) -> tuple[NDArray, NDArray]:
 
 
 def _best_strength(x: NDArray, y: NDArray, patients: NDArray, *, n_classes: int, seed: int) -> float:
+    from sklearn.linear_model import LogisticRegression  # a second of import that few need
+    from sklearn.model_selection import StratifiedGroupKFold  # a second of import that few need
+
     first = np.unique(patients, return_index=True)[1]
     rarest = np.bincount(y[first], minlength=n_classes).min()
     if rarest < 2:  # a fold without the class could not be fitted

@@ -5,20 +5,23 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from trueread.method.base import method
-from trueread.method.selecting import LEAST, Selecting, lowest, softly
+from trueread.method.selecting import LEAST, Selecting, identified, lowest, softly
 from trueread.progress import say
 from trueread.stats.mixture import Mixture, two_normals
+from trueread.training.evaluate import predict_logits
 from trueread.training.hooks import Setup
 from trueread.training.ledger import Ledger
+from trueread.training.processes import processes
 
 EARLIEST, LATEST = 0.1, 0.7  # shares of the run between which evidence may start the exclusion
-STILL = 0.005  # a separation that grows by less than this over an epoch has stopped
-ENOUGH = 0.8  # the separation below which nothing is left out
+STILL = 1.01  # a spread that is below this many times the one before has stopped growing
+ENOUGH = 0.75  # the separation below which nothing is left out
 MOST = 0.6  # of the samples may be left out, whatever the estimate says
 
 
@@ -38,57 +41,61 @@ class StepE(Selecting):
         per_class: bool = False,
         least: Annotated[int, Field(ge=1)] = LEAST,
     ) -> None:
-        """noise: share of wrong labels, by default estimated by a mixture of two normal distributions of the scores.
-        warmup: share of the run before anything is left out; by default until the scores have stopped to separate.
-        ramp: share of the run over which the left-out share grows to `noise`. mode: "hard" weighs 0 or 1, "soft" by the
-        distance to the edge in `softness` standard deviations. smoothing: weight of the past epochs in the score.
-        per_class: the same share of every class. least: samples of a class that are kept in any case.
+        """noise: share of wrong labels, by default estimated when the exclusion starts: the higher part of a mixture of
+        two normal distributions of the scores, but no more than the share of validation labels that are contradicted.
+        warmup: share of the run before anything is left out; by default until the spread of the scores has stopped to
+        grow. ramp: share of the run over which the left-out share grows to `noise`. mode: "hard" weighs 0 or 1, "soft"
+        by the distance to the edge in `softness` standard deviations. smoothing: weight of the past epochs in the
+        score. per_class: the same share of every class. least: samples of a class that are kept in any case.
         """
         self.noise, self.warmup, self.ramp, self.mode = noise, warmup, ramp, mode
         self.softness, self.smoothing, self.per_class, self.least = softness, smoothing, per_class, least
 
     def prepare(self, setup: Setup) -> None:
         super().prepare(setup)
-        self.epochs = setup.config.epochs
+        self.setup = setup
         self.started: int | None = None  # the epoch after which the exclusion began, from 1
-        self.found: list[dict[str, float]] = []  # by epoch: what the mixture says
+        self.share = float("nan")  # that is left out in the end
+        self.spread: list[float] = []  # of the score, by epoch
+        self.told: list[float | None] = []  # AUROC of the score by epoch, where the truth is known
 
     def after_epoch(self, ledger: Ledger) -> None:
         self.score = ledger.smoothed_loss(self.smoothing)
-        done = ledger.epoch + 1
-        mixture = self._mixture()
-        self.found.append({"separation": mixture.separation, "noise": mixture.share_high, "gain": mixture.gain})
-        if self.started is None and self._is_time(done):
-            self.started = done
-            share = f"{self._rate():.1%} of the samples"
-            say(f"step-e: from epoch {done + 1} on, up to {share} are left out (separation {mixture.separation:.2f}).")
+        known = self.score[~self.score.isnan()].double()
+        self.spread.append(float(known.std()))
+        if self.wrong is not None and self.wrong.any():
+            self.told.append(identified(np.zeros(len(self.score), bool), self.score.numpy(), self.wrong)["auroc"])
+        done, epochs = ledger.epoch + 1, ledger.epochs
+        if self.started is None and self._may_start(done, epochs):
+            mixture = two_normals(known.numpy())
+            if self.warmup is not None or mixture.separation >= ENOUGH:
+                self.started, self.share = done, self._share(mixture)
+                say(f"step-e: from epoch {done + 1} on, up to {self.share:.1%} of the samples are left out.")
         if self.started is not None:
-            self.keep = self._weights(1 - self._rate() * self._grown(done))
+            grown = min(1.0, (done - self.started + 1) / max(1, round(self.ramp * epochs)))
+            self.keep = self._weights(1 - self.share * grown)
 
-    def _mixture(self) -> Mixture:
-        """Of the logarithms of the scores, whose two parts are nearer to normal than those of the loss itself."""
-        known = self.score[~self.score.isnan()].double().clamp_min(1e-6).log()
-        return two_normals(known.numpy())
-
-    def _is_time(self, done: int) -> bool:
-        """Whether the exclusion starts after `done` epochs."""
+    def _may_start(self, done: int, epochs: int) -> bool:
+        """Whether the exclusion starts after `done` epochs, as far as time and the spread of the scores say."""
         if self.warmup is not None:
-            return done >= max(1, math.ceil(self.warmup * self.epochs))
-        first, last = max(2, math.ceil(EARLIEST * self.epochs)), max(2, math.floor(LATEST * self.epochs))
-        if not first <= done <= last or self.found[-1]["separation"] < ENOUGH:
-            return False
-        grew = self.found[-1]["separation"] - self.found[-2]["separation"]
-        return grew < STILL
+            return done >= max(1, math.ceil(self.warmup * epochs))
+        first, last = max(2, math.ceil(EARLIEST * epochs)), max(2, math.floor(LATEST * epochs))
+        return first <= done <= last and self.spread[-1] < STILL * self.spread[-2]
 
-    def _rate(self) -> float:
-        """The share that is left out in the end."""
-        return self.noise if self.noise is not None else min(MOST, self.found[-1]["noise"])
+    def _share(self, mixture: Mixture) -> float:
+        if self.noise is not None:
+            return self.noise
+        return min(MOST, mixture.share_high, self._contradicted())
 
-    def _grown(self, done: int) -> float:
-        """How much of it already, in (0,1]."""
-        assert self.started is not None
-        steps = max(1, round(self.ramp * self.epochs))
-        return min(1.0, (done - self.started + 1) / steps)
+    def _contradicted(self) -> float:
+        """The share of validation images that the network now takes for another class than their label says: wrong
+        labels, and its own errors. 1 without validation images.
+        """
+        rows = self.setup.val_rows
+        if len(rows) == 0:
+            return 1.0
+        said = predict_logits(self.setup.classifier, self.setup.store, rows, together=processes()).argmax(1).numpy()
+        return float((said != self.setup.cohort.labels[rows]).mean())
 
     def _weights(self, share: float) -> Tensor:
         kept = lowest(self.score, share, labels=self.labels, per_class=self.per_class, least=self.least)
@@ -99,14 +106,15 @@ class StepE(Selecting):
 
     def report(self) -> dict[str, Any]:
         told = super().report() | {"started_after_epoch": self.started}
-        if self.found:
-            told |= {k: round(float(v), 4) for k, v in self.found[-1].items()}
-            told["separation_by_epoch"] = [round(float(f["separation"]), 3) for f in self.found]
-        return told
+        told["noise"] = None if self.started is None else round(self.share, 4)
+        told["spread_by_epoch"] = [round(value, 3) for value in self.spread]
+        return told | ({"auroc_by_epoch": self.told} if self.told else {})
 
     def state(self) -> dict[str, Any]:
-        return super().state() | {"started": self.started, "found": self.found}
+        kept = {"started": self.started, "share": self.share, "spread": self.spread, "told": self.told}
+        return super().state() | kept
 
     def load_state(self, state: dict[str, Any], setup: Setup) -> None:
         super().load_state(state, setup)
-        self.epochs, self.started, self.found = setup.config.epochs, state["started"], state["found"]
+        self.setup, self.started, self.share = setup, state["started"], state["share"]
+        self.spread, self.told = list(state["spread"]), list(state["told"])
