@@ -123,13 +123,30 @@ class TestStepE:
         assert report["against_the_truth"]["f1"] > 0.9
         assert report["noise"] == pytest.approx(wrong.mean(), abs=0.05)
 
-    def test_it_leaves_nothing_out_where_nothing_separates(self):
+    def test_it_leaves_nothing_out_where_validation_contradicts_no_label(self, monkeypatch):
+        monkeypatch.setattr(StepE, "_contradicted", lambda _: 0.0)
         cohort = noisy(600, rate=0.0)
         flat = [losses_of(np.zeros(len(cohort.rows("train")), bool), seed=s) for s in range(EPOCHS)]
         for now in told(StepE(), cohort, flat):
             assert now.keep.all()
-        assert now.report()["started_after_epoch"] is None
+        assert now.report()["noise"] == 0
         assert "against_the_truth" not in now.report()  # nothing is wrong
+
+    def test_it_waits_while_the_spread_grows(self):
+        cohort = noisy()
+        wrong = cohort.truth["flipped"].to_numpy()[cohort.rows("train")]
+        growing = [losses_of(wrong, apart=0.3 * s, seed=0) for s in range(14)]
+        for now in told(StepE(), cohort, growing):
+            assert now.keep.all()
+        assert now.report()["started_after_epoch"] is None
+
+    def test_validation_labels_are_asked(self):
+        cohort = with_label_noise(tiny_cohort(n=300), rate=0.3)
+        method = StepE(warmup=0.8)
+        fit(cohort, method, tiny_config(epochs=8), quiet=True)
+        wrong = cohort.truth["flipped"].to_numpy()[cohort.rows("val")].mean()
+        assert method._contradicted() == pytest.approx(wrong, abs=0.1)
+        assert method.share <= method._contradicted() + 0.1
 
     def test_the_calendar_can_decide_and_the_share_grows_over_the_ramp(self):
         cohort = noisy()

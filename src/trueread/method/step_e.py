@@ -13,7 +13,8 @@ from torch import Tensor
 from trueread.method.base import method
 from trueread.method.selecting import LEAST, Selecting, identified, lowest, softly
 from trueread.progress import say
-from trueread.stats.mixture import Mixture, two_normals
+from trueread.stats.confident import noise_rate
+from trueread.stats.mixture import two_normals
 from trueread.training.evaluate import predict_logits
 from trueread.training.hooks import Setup
 from trueread.training.ledger import Ledger
@@ -21,7 +22,6 @@ from trueread.training.processes import processes
 
 EARLIEST, LATEST = 0.1, 0.7  # shares of the run between which evidence may start the exclusion
 STILL = 1.01  # a spread that is below this many times the one before has stopped growing
-ENOUGH = 0.75  # the separation below which nothing is left out
 MOST = 0.6  # of the samples may be left out, whatever the estimate says
 
 
@@ -42,7 +42,7 @@ class StepE(Selecting):
         least: Annotated[int, Field(ge=1)] = LEAST,
     ) -> None:
         """noise: share of wrong labels, by default estimated when the exclusion starts: the higher part of a mixture of
-        two normal distributions of the scores, but no more than the share of validation labels that are contradicted.
+        two normal distributions of the scores, but no more than confident learning finds among validation labels.
         warmup: share of the run before anything is left out; by default until the spread of the scores has stopped to
         grow. ramp: share of the run over which the left-out share grows to `noise`. mode: "hard" weighs 0 or 1, "soft"
         by the distance to the edge in `softness` standard deviations. smoothing: weight of the past epochs in the
@@ -67,10 +67,8 @@ class StepE(Selecting):
             self.told.append(identified(np.zeros(len(self.score), bool), self.score.numpy(), self.wrong)["auroc"])
         done, epochs = ledger.epoch + 1, ledger.epochs
         if self.started is None and self._may_start(done, epochs):
-            mixture = two_normals(known.numpy())
-            if self.warmup is not None or mixture.separation >= ENOUGH:
-                self.started, self.share = done, self._share(mixture)
-                say(f"step-e: from epoch {done + 1} on, up to {self.share:.1%} of the samples are left out.")
+            self.started, self.share = done, self._share(known)
+            say(f"step-e: from epoch {done + 1} on, up to {self.share:.1%} of the samples are left out.")
         if self.started is not None:
             grown = min(1.0, (done - self.started + 1) / max(1, round(self.ramp * epochs)))
             self.keep = self._weights(1 - self.share * grown)
@@ -82,20 +80,21 @@ class StepE(Selecting):
         first, last = max(2, math.ceil(EARLIEST * epochs)), max(2, math.floor(LATEST * epochs))
         return first <= done <= last and self.spread[-1] < STILL * self.spread[-2]
 
-    def _share(self, mixture: Mixture) -> float:
+    def _share(self, known: Tensor) -> float:
+        """Of samples to leave out in the end. Any skewed scores have a higher part, so validation has to agree."""
         if self.noise is not None:
             return self.noise
-        return min(MOST, mixture.share_high, self._contradicted())
+        return min(MOST, two_normals(known.numpy()).share_high, self._contradicted())
 
     def _contradicted(self) -> float:
-        """The share of validation images that the network now takes for another class than their label says: wrong
-        labels, and its own errors. 1 without validation images.
+        """The share of validation labels that are wrong, as confident learning estimates it from what the network now
+        says of these images; 1 without any.
         """
-        rows = self.setup.val_rows
+        rows, setup = self.setup.val_rows, self.setup
         if len(rows) == 0:
             return 1.0
-        said = predict_logits(self.setup.classifier, self.setup.store, rows, together=processes()).argmax(1).numpy()
-        return float((said != self.setup.cohort.labels[rows]).mean())
+        p = predict_logits(setup.classifier, setup.store, rows, together=processes()).double().softmax(1)
+        return noise_rate(setup.cohort.labels[rows], p.numpy())
 
     def _weights(self, share: float) -> Tensor:
         kept = lowest(self.score, share, labels=self.labels, per_class=self.per_class, least=self.least)
