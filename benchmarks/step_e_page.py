@@ -28,7 +28,7 @@ def section(result: Json) -> str:
         "",
         "What the arms, settings and columns are: [Protocols](papers.md#step-e). Last epoch, on true test labels; 95 % "
         "intervals by patient, mean over seeds; gap closed: share of the way from `erm` to `true labels`; what is left "
-        "out and how rightly: mean over seeds; s: seconds of training, with all trainings that the arm needs.",
+        "out and how rightly: mean over seeds; s: seconds of the last training, without those before it.",
     ]
     for name, rows in _by_setting(result["rows"]):
         lines += ["", f"### {name}: {rows[0]['wrong']:.1%} wrong", "", line(HEAD), rule(len(HEAD))]

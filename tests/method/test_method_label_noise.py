@@ -126,11 +126,18 @@ class TestStepE:
     def test_it_leaves_nothing_out_where_validation_contradicts_no_label(self, monkeypatch):
         monkeypatch.setattr(StepE, "_contradicted", lambda _: 0.0)
         cohort = noisy(600, rate=0.0)
-        flat = [losses_of(np.zeros(len(cohort.rows("train")), bool), seed=s) for s in range(EPOCHS)]
-        for now in told(StepE(), cohort, flat):
+        plain = losses_of(np.zeros(len(cohort.rows("train")), bool))
+        for now in told(StepE(), cohort, [plain * min(s + 1, 4) for s in range(EPOCHS)]):
             assert now.keep.all()
         assert now.report()["noise"] == 0
         assert "against_the_truth" not in now.report()  # nothing is wrong
+
+    def test_a_spread_that_only_falls_starts_nothing(self):
+        cohort = noisy()
+        falling = [losses_of(np.arange(len(cohort.rows("train"))) < 50) * 0.9**s for s in range(EPOCHS)]
+        for now in told(StepE(), cohort, falling):
+            assert now.keep.all()
+        assert now.report()["started_after_epoch"] is None
 
     def test_it_waits_while_the_spread_grows(self):
         cohort = noisy()

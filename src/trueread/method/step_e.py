@@ -22,6 +22,7 @@ from trueread.training.processes import processes
 
 EARLIEST, LATEST = 0.1, 0.7  # shares of the run between which evidence may start the exclusion
 STILL = 1.01  # a spread that is below this many times the one before has stopped growing
+RISEN = 1.1  # times the smallest one so far, from which it had grown at all
 MOST = 0.6  # of the samples may be left out, whatever the estimate says
 
 
@@ -78,7 +79,8 @@ class StepE(Selecting):
         if self.warmup is not None:
             return done >= max(1, math.ceil(self.warmup * epochs))
         first, last = max(2, math.ceil(EARLIEST * epochs)), max(2, math.floor(LATEST * epochs))
-        return first <= done <= last and self.spread[-1] < STILL * self.spread[-2]
+        had_grown = len(self.spread) > 1 and self.spread[-2] >= RISEN * min(self.spread[:-1])
+        return first <= done <= last and had_grown and self.spread[-1] < STILL * self.spread[-2]
 
     def _share(self, known: Tensor) -> float:
         """Of samples to leave out in the end. Any skewed scores have a higher part, so validation has to agree."""
