@@ -14,7 +14,7 @@ from tiny import tiny_cohort
 from trueread.audit.subject import Member, Subject
 from trueread.commands import run_paper
 from trueread.errors import InputError
-from trueread.paper import base, cohorts, nonrobust, specialist
+from trueread.paper import base, cohorts, nonrobust, specialist, step_e
 from trueread.paper.base import Paper
 from trueread.paper.side_by_side import side_by_side
 from trueread.paper.specialist import CUES, Scale, SpecialistPaper, cohort_of
@@ -220,3 +220,44 @@ def test_file_names_give_three_classes():
     made = cohorts.by_germ(replace(cohort, table=named))
     assert made.classes == ("normal", "bacteria", "virus")
     assert list(made.labels[:3]) == [0, 1, 2]
+
+
+class TestStepE:
+    @pytest.fixture
+    def tiny(self, monkeypatch):
+        settings = (step_e.Setting("phantom", "long", "symmetric", 0.3), step_e.Setting("phantom"))
+        scale = step_e.Scale(
+            settings, 28, 0, 60, 1, {"batch_size": 16}, {"long": {"epochs": 2, "augment": "none"}},
+            varied=settings[0].name, folds=2, resamples=100,
+        )  # fmt: skip
+        monkeypatch.setattr(step_e.StepEPaper, "scales", {"smoke": scale})
+        monkeypatch.setattr(step_e, "VARIATIONS", {"ramp 0": {"ramp": 0.0}})
+        monkeypatch.setitem(cohorts.COHORTS, "phantom", {"source": "phantom", "n_images": 120})
+
+    def test_every_arm_learns_from_the_wrong_labels_and_is_tested_on_the_true_ones(self, tmp_path, tiny, monkeypatch):
+        result = json.loads(run_paper("step-e", out=tmp_path, jobs=1).read_text())
+        wrong, right = (
+            [r for r in result["rows"] if r["setting"] == name]
+            for name in ("phantom-symmetric-0.3-long", "phantom-long")
+        )
+        assert wrong[0]["wrong"] > 0.2
+        assert right[0]["wrong"] == 0
+        assert [r["arm"] for r in wrong] == [*(r["arm"] for r in right), step_e.ORACLE]
+        told = {r["arm"]: r["told"][0] for r in wrong}
+        assert told[step_e.ORACLE]["mended"] > 10
+        assert told["one-shot"]["excluded"] == pytest.approx(0.3 * 60, abs=6)
+        assert {"precision", "recall", "auroc"} <= set(told["confident learning"]["against_the_truth"])
+        assert len(told[step_e.OURS]["auroc_by_epoch"]) == 2
+        controls = {step_e.ERM, step_e.TRUNCATION, step_e.SELF_PACED}
+        assert {d["baseline"] for d in result["differences"]} == controls
+        assert {d["method"] for d in result["differences"]} == {step_e.OURS, step_e.SOFT}
+        assert [r["what"] for r in result["variations"]] == ["ramp 0"]
+        monkeypatch.setattr("trueread.runner.fit", lambda *_, **__: pytest.fail("trained again"))
+        assert json.loads(run_paper("step-e", out=tmp_path, jobs=1).read_text())["rows"] == result["rows"]
+
+    def test_what_is_read_is_as_the_setting_says(self, tiny):
+        scale = step_e.StepEPaper.scales["smoke"]
+        noisy, plain = (step_e.cohort_of(s, scale, None) for s in scale.settings)
+        assert (noisy.labels != plain.labels).mean() > 0.1
+        test = plain.rows("test")
+        assert (noisy.labels[test] == plain.labels[test]).all()
