@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from trueread.method.base import method
-from trueread.method.selecting import LEAST, Selecting, identified, lowest, softly
+from trueread.method.selecting import LEAST, Selecting, identified, latest, lowest, softly
 from trueread.progress import say
 from trueread.stats.confident import noise_rate
 from trueread.stats.mixture import two_normals
@@ -44,7 +44,7 @@ class StepE(Selecting):
     ) -> None:
         """noise: share of wrong labels, by default estimated when the exclusion starts: the higher part of a mixture of
         two normal distributions of the scores, but no more than confident learning finds among validation labels.
-        warmup: share of the run before anything is left out; by default until the spread of the scores has stopped to
+        warmup: share of the run before anything is left out; by default until the spread of the losses has stopped to
         grow. ramp: share of the run over which the left-out share grows to `noise`. mode: "hard" weighs 0 or 1, "soft"
         by the distance to the edge in `softness` standard deviations. smoothing: weight of the past epochs in the
         score. per_class: the same share of every class. least: samples of a class that are kept in any case.
@@ -57,36 +57,37 @@ class StepE(Selecting):
         self.setup = setup
         self.started: int | None = None  # the epoch after which the exclusion began, from 1
         self.share = float("nan")  # that is left out in the end
-        self.spread: list[float] = []  # of the score, by epoch
+        self.spread: list[float] = []  # of the losses of each epoch
         self.told: list[float | None] = []  # AUROC of the score by epoch, where the truth is known
 
     def after_epoch(self, ledger: Ledger) -> None:
         self.score = ledger.smoothed_loss(self.smoothing)
-        known = self.score[~self.score.isnan()].double()
-        self.spread.append(float(known.std()))
+        now = latest(ledger)
+        self.spread.append(float(now[~now.isnan()].double().std()))
         if self.wrong is not None and self.wrong.any():
             self.told.append(identified(np.zeros(len(self.score), bool), self.score.numpy(), self.wrong)["auroc"])
         done, epochs = ledger.epoch + 1, ledger.epochs
         if self.started is None and self._may_start(done, epochs):
-            self.started, self.share = done, self._share(known)
+            self.started, self.share = done, self._share()
             say(f"step-e: from epoch {done + 1} on, up to {self.share:.1%} of the samples are left out.")
         if self.started is not None:
             grown = min(1.0, (done - self.started + 1) / max(1, round(self.ramp * epochs)))
             self.keep = self._weights(1 - self.share * grown)
 
     def _may_start(self, done: int, epochs: int) -> bool:
-        """Whether the exclusion starts after `done` epochs, as far as time and the spread of the scores say."""
+        """Whether the exclusion starts after `done` epochs."""
         if self.warmup is not None:
             return done >= max(1, math.ceil(self.warmup * epochs))
         first, last = max(2, math.ceil(EARLIEST * epochs)), max(2, math.floor(LATEST * epochs))
         had_grown = len(self.spread) > 1 and self.spread[-2] >= RISEN * min(self.spread[:-1])
         return first <= done <= last and had_grown and self.spread[-1] < STILL * self.spread[-2]
 
-    def _share(self, known: Tensor) -> float:
+    def _share(self) -> float:
         """Of samples to leave out in the end. Any skewed scores have a higher part, so validation has to agree."""
         if self.noise is not None:
             return self.noise
-        return min(MOST, two_normals(known.numpy()).share_high, self._contradicted())
+        known = self.score[~self.score.isnan()].double().numpy()
+        return min(MOST, two_normals(known).share_high, self._contradicted())
 
     def _contradicted(self) -> float:
         """The share of validation labels that are wrong, as confident learning estimates it from what the network now
