@@ -39,6 +39,7 @@ SLOW_FILES = {  # most of whose tests train a network, or that are tables and fu
     "test_check_balance.py",
     "test_check_copies.py",
     "test_check_cues.py",
+    "test_audit_label.py",
     "test_claim.py",
     "test_cli.py",
     "test_commands.py",
@@ -48,6 +49,7 @@ SLOW_FILES = {  # most of whose tests train a network, or that are tables and fu
     "test_method_dfr.py",
     "test_method_groupdro.py",
     "test_method_jtt.py",
+    "test_method_label_noise.py",
     "test_method_seam.py",
     "test_method_specialist.py",
     "test_reader_fuzz.py",
@@ -57,17 +59,23 @@ SLOW_FILES = {  # most of whose tests train a network, or that are tables and fu
     "test_runner_check.py",
     "test_study_fuzz.py",
     "test_training_fit.py",
+    "test_training_out_of_fold.py",
     "test_training_precision.py",
     "test_training_resume.py",
     "test_workers.py",
 }
 LONGEST = {
     "test_bad_input.py",
+    "test_check_attributes.py",
     "test_check_copies.py",
     "test_check_real.py",
+    "test_cli.py",
     "test_docs.py",
+    "test_paper.py",
+    "test_real_data.py",
     "test_runner.py",
     "test_survival.py",
+    "test_training_processes.py",
 }
 
 
