@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -79,15 +78,14 @@ def trained(tmp_path_factory, pictures):
 
 class TestHelp:
     def test_help_comes_at_once(self):
-        """Best of five, because the machine may be busy; torch alone would take longer."""
+        """In processor time, because the machine may be busy; torch alone would take longer. Best of three."""
         times = []
-        for _ in range(5):
-            start = time.perf_counter()
+        for _ in range(3):
+            before = os.times()
             done = process("--help")
-            times.append(time.perf_counter() - start)
+            after = os.times()
             assert done.returncode == 0
-            if times[-1] < 0.5:
-                break
+            times.append(after.children_user + after.children_system - before.children_user - before.children_system)
         assert min(times) < 0.5
         assert all(f" {c} " in done.stdout for c in COMMANDS)
 

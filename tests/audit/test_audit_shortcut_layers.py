@@ -193,7 +193,7 @@ class TestReading:
                 seen.append((self.fitted, x))
                 return super().predict_proba(x)
 
-        monkeypatch.setattr("trueread.audit.layers.LogisticRegression", Probe)
+        monkeypatch.setattr("sklearn.linear_model.LogisticRegression", Probe)
         cue_scores(code, code + 0.5, folds_by_patient(patients, 4, seed=0))
         assert sum(len(x) for _, x in seen) == 72
         for fitted, held in seen:

@@ -56,7 +56,7 @@ class StepE(Selecting):
         super().prepare(setup)
         self.setup = setup
         self.started: int | None = None  # the epoch after which the exclusion began, from 1
-        self.share = float("nan")  # that is left out in the end
+        self.share = 0.0  # that is left out in the end, once it has started
         self.spread: list[float] = []  # of the losses of each epoch
         self.told: list[float | None] = []  # AUROC of the score by epoch, where the truth is known
 
