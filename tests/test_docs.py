@@ -56,7 +56,7 @@ GENERATED = {
 PAGES = sorted({*DOCS.rglob("*.md")} - GENERATED)
 OTHERS = [ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 REGISTRIES: tuple[Registry[Any], ...] = (METHODS, AUDITS, SHIFTS, SOURCES, BACKBONES)
-TRAINS = re.compile(r"^trueread (run|train) |\b(fit|run|train)\(", re.MULTILINE)
+TRAINS = re.compile(r"^trueread (run|train|check) |\b(fit|run|train|check)\(", re.MULTILINE)  # or checks
 
 
 def name_of(page: Path) -> str:

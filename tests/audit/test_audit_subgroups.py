@@ -126,6 +126,7 @@ class TestPlantedGap:
 
 
 class TestChance:
+    @pytest.mark.slow
     def test_where_nothing_is_planted_alarms_are_as_rare_as_they_claim(self):
         """40 cohorts, patients with several images whose errors go together, attributes that mean nothing."""
         shares, observed, expected = [], [], []

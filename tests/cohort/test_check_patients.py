@@ -257,6 +257,7 @@ def test_rare_class_volumes_and_four_images():
     assert asked(Cohort("n", phantom.images, phantom.labels, numbers, phantom.classes, "binary")).concerns == ()
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_images_take_seconds():
     draw = np.random.default_rng(0)
     people = draw.integers(0, 30_000, 100_000)

@@ -249,6 +249,7 @@ def test_colour_and_16_bit_cohorts(tmp_path):
 
 
 @pytest.mark.realdata
+@pytest.mark.slow
 def test_kermany_by_patient(real_data):
     """The published training folder. Same number and same word means one child; the number alone does not."""
     root = real_data / "kermany"

@@ -85,6 +85,7 @@ def cohorts(draw):
     val=st.sampled_from([0.1, 0.15, 0.3]),
     test=st.sampled_from([0.15, 0.2]),
 )
+@pytest.mark.slow
 def test_properties_of_every_split(cohort, seed, val, test):
     found = assign_splits(cohort, val=val, test=test, seed=seed)
     assert found.is_split

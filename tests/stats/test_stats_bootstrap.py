@@ -129,6 +129,7 @@ def test_five_identical_images_per_patient_leave_the_interval_as_it_is():
 
 
 @pytest.mark.parametrize("images_per_patient", [1, 4])
+@pytest.mark.slow
 def test_covers_the_truth_about_95_percent(images_per_patient):
     """AUROC of two normals one apart, with a patient effect that makes the images of a patient alike."""
     generator = np.random.default_rng(20)
