@@ -49,12 +49,10 @@ class Looked:
 
     @cached_property
     def order(self) -> NDArray[np.int64]:
-        """int64 [n]: rows, those with a copy under another label first, then suspects, then the others; of each the
-        most doubtful first.
-        """
+        """int64 [n]: rows, the most doubtful first, those with a copy under another label before all others."""
         copied = np.zeros(len(self.labels), bool)
         copied[list(self.conflicts)] = True
-        return np.lexsort((-self.scores["combined"], ~self.suspected, ~copied))
+        return np.lexsort((-self.scores["combined"], ~copied))
 
     def interval(self, statistic: Statistic) -> Estimate:
         """A statistic with its interval over patients."""
@@ -94,7 +92,7 @@ class Looked:
 
     def strips(self) -> list[Strip]:
         """The first suspects of the list, with the given and the suggested label."""
-        rows = [int(r) for r in self.order[:SHOWN] if self.suspected[r]]
+        rows = [int(r) for r in self.order if self.suspected[r]][:SHOWN]
         rows = rows[: len(rows) // IN_A_ROW * IN_A_ROW] if len(rows) > IN_A_ROW else rows
         if not rows:
             return []

@@ -51,6 +51,9 @@ class AUM(Selecting):
             judged = np.setdiff1d(np.arange(n), strange)
             area[number, judged] = found[judged]
             wrong[judged] |= found[judged] <= np.percentile(found[strange], self.percentile)
+        if setup.folder is not None and processes().leads:  # only now, so that no finished training is done twice
+            for number in range(ROUNDS):
+                drop_checkpoint(setup.folder / f"identification-{number + 1}" / "checkpoints")
         self.score = -torch.from_numpy(np.nanmean(area, axis=0)).float()
         guarded = lowest(self.score, 0.0, labels=self.labels, least=self.least)
         self.keep = (torch.from_numpy(~wrong) | guarded).float()
@@ -65,8 +68,6 @@ class AUM(Selecting):
         folder = None if setup.folder is None else setup.folder / f"identification-{number + 1}"
         margins, seed = Margins(), mix(setup.seed, STRANGE, number)
         setup.fit(widened, margins, config, seed=seed, folder=folder, quiet=True)
-        if folder is not None and processes().leads:
-            drop_checkpoint(folder / "checkpoints")
         return margins.margin.double().numpy()
 
     def report(self) -> dict[str, Any]:

@@ -97,8 +97,9 @@ def out_of_fold(
         probabilities[here] = predict_probabilities(made.classifier, few, here)
         trained = np.flatnonzero(of_fold != fold)
         sums[:, trained] += np.stack([made.ledger.smoothed_loss(), margins.margin]) / n
-        if place is not None and processes().leads:
-            drop_checkpoint(place / "checkpoints")
+    if folder is not None and processes().leads:  # only now, so that no finished training is done twice
+        for fold in range(folds):
+            drop_checkpoint(folder / f"fold-{fold}" / "checkpoints")
     return OutOfFold(rows, probabilities, sums[0], sums[1])
 
 
