@@ -79,8 +79,9 @@ class NonrobustPaper(Paper):
             images=40, explained=8, resamples=200, adversarial_steps=1,
         ),
         "cpu": Scale(
-            ("ham10000-seven", "kermany-three", "kermany", "retinamnist", "breastmnist"), 28, 1800, 3,
-            {"epochs": 15, "batch_size": 64}, {"epochs": 30, "learning_rate": 1e-3}, matched=("breastmnist",),
+            ("ham10000-seven", "kermany-three", "retinamnist", "breastmnist", "kermany"), 28, 1000, 3,
+            {"epochs": 12, "batch_size": 32}, {"epochs": 25, "learning_rate": 1e-3}, (0.25, 1.0),
+            matched=("breastmnist",), matched_steps=100, attack_steps=20, images=200,
         ),
         "gpu": Scale(
             ("ham10000-seven", "kermany-three", "kermany", "retinamnist", "breastmnist"), 64, 1_000_000, 3,
