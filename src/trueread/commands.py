@@ -114,6 +114,7 @@ def audit(
     subject = Subject.of(
         predictor, cohort, name=str(predictor.card.training.get("method", "model")), resamples=resamples
     )
+    subject.folder = Path(out) / "audits" if out is not None else None
     _say_what_is_asked(subject)
     findings = run_audits(subject, asked, thresholds=thresholds)
     if out is not None:

@@ -190,7 +190,9 @@ def trained_method(study: Study, cohort: Cohort, section: MethodSection, folder:
         test = read_predictions(cell, cohort, test_rows)
         val = read_predictions(cell, cohort, val_rows) if len(val_rows) else None
         members.append(Member(classifier, seed, test, val))
-    return Subject(section.title, cohort, test_rows, members, val_rows, resamples=study.resamples)
+    return Subject(
+        section.title, cohort, test_rows, members, val_rows, resamples=study.resamples, folder=folder / "audits"
+    )
 
 
 def train_cell(study: Study, cohort: Cohort, section: MethodSection, made: Method, seed: int, cell: Path) -> None:

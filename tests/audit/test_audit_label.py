@@ -186,6 +186,28 @@ class TestAudit:
         again = audit.run(replace(subject, name="another"))
         pd.testing.assert_frame_equal(first.lists["suspects"], again.lists["suspects"])
 
+    def test_an_interrupted_one_goes_on(self, tmp_path, monkeypatch):
+        from trueread.training.out_of_fold import out_of_fold
+
+        cohort, asked = tiny_cohort(n=80), []
+
+        def killed_in_the_second(*given, **options):
+            asked.append(options["folder"])
+            if len(asked) == 2:
+                raise KeyboardInterrupt
+            return out_of_fold(*given, **options)
+
+        whole = LabelAudit(folds=2, epochs=1).run(subject_of(cohort))
+        kept = replace(subject_of(cohort), folder=tmp_path / "audits")
+        with monkeypatch.context() as patched:
+            patched.setattr("trueread.audit.label.out_of_fold", killed_in_the_second)
+            with pytest.raises(KeyboardInterrupt):
+                LabelAudit(folds=2, epochs=1).run(kept)
+        assert list((tmp_path / "audits").rglob("*.pt"))
+        again = LabelAudit(folds=2, epochs=1).run(kept)
+        pd.testing.assert_frame_equal(whole.lists["suspects"], again.lists["suspects"])
+        assert not (tmp_path / "audits").exists()
+
     def test_no_list_is_in_the_report(self, asked):
         _, finding = asked
         assert "lists" not in finding.to_json()

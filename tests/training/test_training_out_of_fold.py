@@ -107,6 +107,28 @@ class TestOutOfFold:
             assert len(of_row) == 2
             assert (found.loss[row], found.margin[row]) == pytest.approx(tuple(np.mean(of_row, axis=0)), rel=1e-5)
 
+    def test_an_interrupted_one_goes_on_with_the_training_it_was_in(self, tmp_path):
+        cohort, rows, config = tiny_cohort(n=60), np.arange(60), tiny_config(epochs=2)
+        whole = out_of_fold(cohort, rows, config, folds=3)
+        done = []
+
+        def killed_in_the_second(few, hooks, config, **options):
+            if len(done) == 1:
+                raise KeyboardInterrupt
+            done.append(fit(few, hooks, config, **options))
+            return done[-1]
+
+        with pytest.raises(KeyboardInterrupt):
+            out_of_fold(cohort, rows, config, folds=3, folder=tmp_path / "a", fit=killed_in_the_second)
+        first = sorted((tmp_path / "a" / "fold-0").rglob("*.pt"))
+        kept = [path.stat().st_mtime_ns for path in first]
+        again = out_of_fold(cohort, rows, config, folds=3, folder=tmp_path / "a", keep=True)
+        assert [path.stat().st_mtime_ns for path in first] == kept
+        for name in ("probabilities", "loss", "margin"):
+            assert getattr(again, name).tolist() == getattr(whole, name).tolist()
+        out_of_fold(cohort, rows, config, folds=3, folder=tmp_path / "a")
+        assert not list(tmp_path.rglob("*.pt"))
+
     def test_wrong_labels_stand_out_in_all_three(self):
         from trueread.stats.confident import doubt
         from trueread.stats.ranking import binary_auroc

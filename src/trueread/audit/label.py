@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import shutil
+from contextlib import suppress
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -22,6 +24,7 @@ from trueread.training.config import TrainConfig
 from trueread.training.out_of_fold import OutOfFold, out_of_fold
 from trueread.training.processes import processes
 
+KEPT = "label"  # folder of what an interrupted audit goes on from
 FEWEST = 60  # images; networks that learn nothing from fewer doubt everything
 
 
@@ -59,10 +62,14 @@ class LabelAudit(Audit):
     def _answer(self, subject: Subject) -> Finding:
         cohort = self._images(subject)
         labels = cohort.labels
-        found = self._out_of_fold(cohort, subject.seed, "doubting every label")
+        found = self._out_of_fold(subject, cohort, "as-given", "doubting every label")
         planted = with_errors(labels, found, share=self.errors, seed=subject.seed)
         wrong = replace(cohort, labels=planted.labels, truth=None)
-        trial = self._out_of_fold(wrong, subject.seed, "doubting planted errors")
+        trial = self._out_of_fold(subject, wrong, "planted", "doubting planted errors")
+        if subject.folder is not None:
+            shutil.rmtree(subject.folder / KEPT, ignore_errors=True)
+            with suppress(OSError):  # another audit's
+                subject.folder.rmdir()
         looked = Looked(cohort, found, resamples=subject.resamples, seed=subject.seed)
         power = Power(looked, planted, doubts(planted.labels, trial))
         groups = Groups(cohort, looked.suspected, looked.interval)
@@ -95,11 +102,14 @@ class LabelAudit(Audit):
             raise NotMeasured(f"{len(rows)} images are too few to train networks on parts of them; it takes {FEWEST}.")
         return cohort.subset(rows) if len(rows) < len(cohort) else cohort
 
-    def _out_of_fold(self, cohort: Cohort, seed: int, what: str) -> OutOfFold:
+    def _out_of_fold(self, subject: Subject, cohort: Cohort, kept: str, what: str) -> OutOfFold:
         n = len(cohort) * (self.folds - 1) // self.folds
         config = TrainConfig(epochs=self.epochs, batch_size=max(8, min(64, n // 8)), select="last")
         try:
-            return out_of_fold(cohort, np.arange(len(cohort)), config, folds=self.folds, seed=seed, what=what)
+            return out_of_fold(
+                cohort, np.arange(len(cohort)), config, folds=self.folds, seed=subject.seed, keep=True, what=what,
+                folder=None if subject.folder is None else subject.folder / KEPT / kept,
+            )  # fmt: skip
         except InputError as reason:
             raise NotMeasured(str(reason)) from None
 

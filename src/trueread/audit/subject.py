@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
@@ -36,7 +37,8 @@ class Subject:
     """What an audit is asked about.
 
     name: of the method or model. cohort: the data; rows: int64 positions of the test images; val_rows: of validation.
-    members: one per seed. resamples, seed: of the bootstrap.
+    members: one per seed. resamples, seed: of the bootstrap. folder: where audits that train keep what an interrupted
+    one goes on from; None is nowhere.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Subject:
     val_rows: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     resamples: int = 1000
     seed: int = 0
+    folder: Path | None = None
 
     @classmethod
     def of(cls, predictor: Predictor, cohort: Cohort, *, name: str = "model", resamples: int = 1000) -> Subject:

@@ -73,12 +73,14 @@ class OutOfFold:
 
 def out_of_fold(
     cohort: Cohort, rows: NDArray[np.int64], config: TrainConfig, *, folds: int = 4, seed: int = 0,
-    fit: Callable[..., Fitted] = fit_with_loop, folder: Path | None = None, what: str = "leaving out in turn",
+    fit: Callable[..., Fitted] = fit_with_loop, folder: Path | None = None, keep: bool = False,
+    what: str = "leaving out in turn",
 ) -> OutOfFold:  # fmt: skip
     """Train `folds` classifiers, each without a part of the patients, and ask each about the part that it lacks.
 
     rows: positions in the cohort. config: of each training; there is no validation, so the last epoch is kept. fit: the
-    loop, which a method takes from its `Setup`. folder: for checkpoints, so that an interrupted call goes on.
+    loop, which a method takes from its `Setup`. folder: for checkpoints, so that an interrupted call goes on; they are
+    dropped once all trainings are done, unless they are to `keep`, which lets the same call give the same at once.
     Raises InputError for a multilabel task, and when a class has fewer than two patients.
     """
     of_fold = patient_folds(cohort, rows, folds=folds, seed=seed)
@@ -97,7 +99,7 @@ def out_of_fold(
         probabilities[here] = predict_probabilities(made.classifier, few, here)
         trained = np.flatnonzero(of_fold != fold)
         sums[:, trained] += np.stack([made.ledger.smoothed_loss(), margins.margin]) / n
-    if folder is not None and processes().leads:  # only now, so that no finished training is done twice
+    if folder is not None and not keep and processes().leads:  # only now, so that no finished training is done twice
         for fold in range(folds):
             drop_checkpoint(folder / f"fold-{fold}" / "checkpoints")
     return OutOfFold(rows, probabilities, sums[0], sums[1])
