@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trueread.errors import InputError
-from trueread.stats.confident import confident_counts, doubt, looks_like, noise_joint, noise_rate, other_class, suspects
+from trueread.stats.confident import (
+    confident_counts,
+    doubt,
+    looks_like,
+    noise_joint,
+    noise_rate,
+    other_class,
+    suspects,
+    wrong_among_surest,
+)
 
 # two classes; thresholds: class 0 (.9 + .8 + .1) / 3 = .6, class 1 (.7 + .9) / 2 = .8
 LABELS = np.array([0, 0, 0, 1, 1])
@@ -82,6 +91,25 @@ class TestPlanted:
     def test_the_rate_is_found(self, wrong):
         labels, p, _ = drawn(4000, 4, wrong)
         assert noise_rate(labels, p) == pytest.approx(wrong, abs=0.06)
+
+    @pytest.mark.parametrize("wrong", [0.0, 0.1, 0.4])
+    def test_the_surest_tell_the_rate_of_a_hard_task_too(self, wrong):
+        rng = np.random.default_rng(0)
+        true, x = rng.integers(0, 2, 8000), rng.normal(0, 1, 8000)
+        x += true
+        p1 = 1 / (1 + np.exp(-(x - 0.5)))  # right to the point, and right of 69 % only
+        labels = np.where(rng.random(8000) < wrong, 1 - true, true)
+        p = np.stack([1 - p1, p1], axis=1)
+        assert noise_rate(true, p) > 0.2  # contradicts right labels
+        hard = 1 - np.sort(p.max(axis=1))[-1600:].mean()  # errors among the surest fifth
+        assert hard < 0.16
+        assert wrong_among_surest(labels, p) == pytest.approx(wrong + (1 - 2 * wrong) * hard, abs=0.03)
+
+    def test_the_surest_by_hand(self):
+        p = np.tile([[0.9, 0.1], [0.4, 0.6]], (50, 1))
+        labels = np.tile([0, 0], 50)
+        labels[:10] = 1  # five of the fifty sure ones, and five of the others
+        assert wrong_among_surest(labels, p) == pytest.approx(5 / 50)
 
     def test_suspects_are_the_wrong_ones(self):
         labels, p, flipped = drawn(4000, 4, 0.2)

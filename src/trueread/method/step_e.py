@@ -13,7 +13,7 @@ from torch import Tensor
 from trueread.method.base import method
 from trueread.method.selecting import LEAST, Selecting, identified, latest, lowest, softly
 from trueread.progress import say
-from trueread.stats.confident import noise_rate
+from trueread.stats.confident import wrong_among_surest
 from trueread.stats.mixture import two_normals
 from trueread.training.evaluate import predict_logits
 from trueread.training.hooks import Setup
@@ -43,8 +43,8 @@ class StepE(Selecting):
         least: Annotated[int, Field(ge=1)] = LEAST,
     ) -> None:
         """noise: share of wrong labels, by default estimated when the exclusion starts: the higher part of a mixture of
-        two normal distributions of the scores, but no more than confident learning finds among validation labels.
-        warmup: share of the run before anything is left out; by default until the spread of the losses has stopped to
+        two normal distributions of the scores, but no more than contradict the network where it is surest, among
+        validation labels. warmup: share of the run before anything is left out; by default until the spread of the losses has stopped to
         grow. ramp: share of the run over which the left-out share grows to `noise`. mode: "hard" weighs 0 or 1, "soft"
         by the distance to the edge in `softness` standard deviations. smoothing: weight of the past epochs in the
         score. per_class: the same share of every class. least: samples of a class that are kept in any case.
@@ -90,14 +90,14 @@ class StepE(Selecting):
         return min(MOST, two_normals(known).share_high, self._contradicted())
 
     def _contradicted(self) -> float:
-        """The share of validation labels that are wrong, as confident learning estimates it from what the network now
-        says of these images; 1 without any.
+        """The share of validation labels that are wrong, told by the images that the network is surest of now; 1 without
+        any.
         """
         rows, setup = self.setup.val_rows, self.setup
         if len(rows) == 0:
             return 1.0
         p = predict_logits(setup.classifier, setup.store, rows, together=processes()).double().softmax(1)
-        return noise_rate(setup.cohort.labels[rows], p.numpy())
+        return wrong_among_surest(setup.cohort.labels[rows], p.numpy())
 
     def _weights(self, share: float) -> Tensor:
         kept = lowest(self.score, share, labels=self.labels, per_class=self.per_class, least=self.least)
