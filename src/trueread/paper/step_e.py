@@ -47,8 +47,8 @@ class Setting:
 @dataclass(frozen=True)
 class Scale:
     """How much is done. images: of CIFAR-10N; train_images: of a medical cohort, at most. regimes: options of training.
-    varied: the setting on which single choices of Step-E are changed, one seed each. folds, one_seed: of what takes
-    many trainings.
+    varied: the setting on which single choices of Step-E are changed, one seed each. folds: of confident learning.
+    once: the settings that have one seed.
     """
 
     settings: tuple[Setting, ...]
@@ -60,6 +60,7 @@ class Scale:
     regimes: Mapping[str, Mapping[str, Any]]
     varied: str = ""
     folds: int = 4
+    once: tuple[str, ...] = ()
     resamples: int = 1000
 
 
@@ -75,13 +76,13 @@ HUMAN = ("cifar10n-worse", "cifar10n-aggre", "cifar10n-random1")
 STANDARD = {"backbone": "resnet18", "stem": "standard"}
 REAL = (
     Setting("cifar10n-worse"),
+    *(Setting(cohort, LONG, kind, rate) for cohort, kind, rate in INJECTED),
+    Setting("kermany"),
+    Setting("ham10000-seven"),
+    Setting("kermany", SHORT, "symmetric", 0.4),
     Setting("cifar10n-worse", SHORT),
     *(Setting(name) for name in HUMAN[1:]),
     Setting("cifar10n-worse", train=STANDARD, tag="7x7"),
-    *(Setting(cohort, LONG, kind, rate) for cohort, kind, rate in INJECTED),
-    Setting("kermany", SHORT, "symmetric", 0.4),
-    Setting("kermany"),
-    Setting("ham10000-seven"),
 )
 
 
@@ -96,8 +97,9 @@ class StepEPaper(Paper):
             {LONG: {"epochs": 4, "augment": "none"}}, varied="phantom-symmetric-0.3-long", folds=2, resamples=200,
         ),
         "cpu": Scale(
-            REAL, 28, 10_000, 2000, 3, {"batch_size": 128},
-            {LONG: {"epochs": 30, "augment": "none"}, SHORT: {"epochs": 16}}, varied="cifar10n-worse-long",
+            REAL, 28, 4000, 1000, 3, {},
+            {LONG: {"epochs": 20, "augment": "none"}, SHORT: {"epochs": 10}}, varied="cifar10n-worse-long",
+            folds=2, once=("cifar10n-aggre-long", "cifar10n-random1-long", "cifar10n-worse-long-7x7"),
         ),
         "gpu": Scale(
             REAL, 64, 50_000, 1_000_000, 3, {"batch_size": 128, "backbone": "resnet18"},
@@ -146,7 +148,7 @@ class Task:
         self.setting, self.cohort, self.scale, self.folder = setting, cohort, scale, folder
         self.wrong = wrong_share(cohort)
         self.train = {"select": "last", **scale.train, **scale.regimes[setting.regime], **setting.train}
-        self.bench = self._bench(folder, scale.seeds)
+        self.bench = self._bench(folder, 1 if setting.name in scale.once else scale.seeds)
 
     def _bench(self, folder: Path, seeds: int) -> Bench:
         return Bench(folder, train=self.train, seeds=seeds, resamples=self.scale.resamples)
