@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from math import prod
 from typing import Annotated, Any, Literal
 
@@ -15,6 +13,7 @@ from trueread.errors import InputError
 from trueread.method.base import Method, method
 from trueread.shift.attack import Ball, grey_levels, pgd, usual_epsilon
 from trueread.shift.attack.objectives import Formula, Objective
+from trueread.training.evaluate import evaluating
 from trueread.training.hooks import Setup, Step
 
 
@@ -87,7 +86,7 @@ class Adversarial(Method):
             with step.autocast():
                 return step.classifier(images, trusted=True).logits
 
-        with evaluating(step):
+        with evaluating(step.classifier):
             return pgd(
                 forward, step.images, step.labels, ball=Ball(self.norm, grown * self.epsilon), steps=self.steps,
                 step_size=grown * size, objective=objective, draw=step.generator, stop_when_fooled=False, keep="last",
@@ -102,14 +101,3 @@ class Adversarial(Method):
 
     def load_state(self, state: dict[str, Any], setup: Setup) -> None:
         self.epsilon, self.told = state["epsilon"], state["told"]
-
-
-@contextmanager
-def evaluating(step: Step) -> Iterator[None]:
-    """The classifier in evaluation mode, where a forward pass leaves the batch norms' statistics alone."""
-    was_training = step.classifier.training
-    step.classifier.eval()
-    try:
-        yield
-    finally:
-        step.classifier.train(was_training)

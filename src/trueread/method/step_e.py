@@ -44,10 +44,11 @@ class StepE(Selecting):
     ) -> None:
         """noise: share of wrong labels, by default estimated when the exclusion starts: the higher part of a mixture of
         two normal distributions of the scores, but no more than contradict the network where it is surest, among
-        validation labels. warmup: share of the run before anything is left out; by default until the spread of the losses has stopped to
-        grow. ramp: share of the run over which the left-out share grows to `noise`. mode: "hard" weighs 0 or 1, "soft"
-        by the distance to the edge in `softness` standard deviations. smoothing: weight of the past epochs in the
-        score. per_class: the same share of every class. least: samples of a class that are kept in any case.
+        validation labels. warmup: share of the run before anything is left out; by default until the spread of the
+        losses has stopped to grow. ramp: share of the run over which the left-out share grows to `noise`. mode: "hard"
+        weighs 0 or 1, "soft" by the distance to the edge in `softness` standard deviations. smoothing: weight of the
+        past epochs in the score. per_class: the same share of every class. least: samples of a class that are kept in
+        any case.
         """
         self.noise, self.warmup, self.ramp, self.mode = noise, warmup, ramp, mode
         self.softness, self.smoothing, self.per_class, self.least = softness, smoothing, per_class, least
@@ -90,8 +91,8 @@ class StepE(Selecting):
         return min(MOST, two_normals(known).share_high, self._contradicted())
 
     def _contradicted(self) -> float:
-        """The share of validation labels that are wrong, told by the images that the network is surest of now; 1 without
-        any.
+        """The share of validation labels that are wrong, told by the images that the network is surest of now; 1
+        without any.
         """
         rows, setup = self.setup.val_rows, self.setup
         if len(rows) == 0:

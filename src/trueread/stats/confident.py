@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from trueread.errors import InputError
 
-SUREST, SUREST_LEAST = 0.2, 50  # share of the samples that a network is surest of, and how many at least
+SUREST, SUREST_LEAST = 0.1, 50  # share of the samples that a network is surest of, and how many at least
 SLACK = 1e-6  # below a class's threshold that still counts as reaching it
 
 
@@ -61,7 +61,7 @@ def wrong_among_surest(labels: ArrayLike, p: ArrayLike) -> float:
     """The share of wrong labels, in [0,1], told by the samples of which the network is surest: how many of these have
     another label than it says.
 
-    Of all samples it is wrong about, whether they are hard or mislabelled; of the surest fifth, at least 50, hardly any
+    Of all samples it is wrong about, whether they are hard or mislabelled; of the surest tenth, at least 50, hardly any
     is hard. Where people mislabel what is hard, it tells too little; where a network has learned nothing, too much.
     The argument is that of anchor points (Liu and Tao 2016, arXiv 1411.7718); counting among the surest is ours.
     """

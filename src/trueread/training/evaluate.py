@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -24,6 +26,17 @@ PIXELS_AT_ONCE = 2**22  # 4 million pixels or voxels: 83 images of 224 px, 16 vo
 def evaluation_batch(spatial: tuple[int, ...], device: torch.device) -> int:
     """Images per forward pass: as many as keep the network's maps in bounded memory, whatever their size."""
     return max(1, min(LARGEST_BATCH.get(device.type, 2048), PIXELS_AT_ONCE // math.prod(spatial)))
+
+
+@contextmanager
+def evaluating(classifier: Classifier) -> Iterator[None]:
+    """The classifier in evaluation mode, where a forward pass leaves the batch norms' statistics alone."""
+    was_training = classifier.training
+    classifier.eval()
+    try:
+        yield
+    finally:
+        classifier.train(was_training)
 
 
 @torch.no_grad()
