@@ -199,7 +199,8 @@ class TestBuild:
         assert [a.name for a in build_audits()][:3] == ["performance", "calibration", "subgroups"]
         left_out = {e.name for e in AUDITS.entries()} - {a.name for a in build_audits()}
         assert left_out == {
-            "adversarial", "attribution-stability", "feature-use", "label", "shortcut-layers", "shortcut-power"
+            "adversarial", "attribution-stability", "distractor", "feature-use", "label", "shortcut-layers",
+            "shortcut-power",
         }  # fmt: skip
 
     def test_what_is_asked_on_request_only_is_asked_by_name(self):

@@ -166,13 +166,15 @@ def equal(a, b) -> bool:
 
 
 def known(*args, **options):
-    """A tiny cohort of which the methods that need it know the cue, the clean images, the true labels, the modality."""
+    """A tiny cohort with what some methods need: cue, clean images, true labels, modality, masks."""
     cohort = tiny_cohort(*args, **options)
     patient = cohort.patient_codes()
     truth = pd.DataFrame({"cue": patient % 2 == 0, "clean": True, "flipped": False})
     if cohort.task != "multilabel":
         truth["true_label"] = cohort.labels
-    return dataclasses.replace(cohort, truth=truth, modality="ct")
+    masks = np.ones((len(cohort), *cohort.spatial), np.uint8)
+    masks[..., cohort.spatial[-1] // 2 :] = 0
+    return dataclasses.replace(cohort, truth=truth, modality="ct", masks=masks)
 
 
 @pytest.mark.parametrize("name", REGISTERED)

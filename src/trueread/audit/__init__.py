@@ -5,6 +5,7 @@ from trueread.audit import (  # noqa: F401  (each registers its audit)
     attribution_stability,
     calibration,
     corruption,
+    distractor,
     feature_use,
     label,
     performance,

@@ -50,17 +50,18 @@ class Danil(Responding):
     def __init__(
         self,
         *,
-        form: Literal["A", "B", "C"] = "C",
+        form: Literal["auto", "A", "B", "C"] = "auto",
         where: Literal["input", "feature"] = "input",
         weight: Annotated[float, Field(ge=0, le=1000)] = 0.1,
         warmup: Annotated[float, Field(ge=0, le=1)] = 0.1,
         share: Annotated[float, Field(gt=0, le=1)] = 0.4,
         epsilon: Annotated[float, Field(gt=0)] = 1e-3,
     ) -> None:
-        """form: of the term, see the page; "C" is bounded and knows directions alone. where: what the responses are
-        gradients of, the image or the last map, which is cheaper. weight: of the term. warmup: share of the run
-        without it. share: of each batch that is asked, for second derivatives take long; of the last map all is.
-        epsilon: the constant of "A" and "B".
+        """form: of the term, see the page; "C" is bounded and knows directions alone, so that it has nothing to say of
+        two classes, whose responses are always opposite: there "auto" is "B". where: what the responses are gradients
+        of, the image or the last map, which is cheaper. weight: of the term. warmup: share of the run without it.
+        share: of each batch that is asked, for second derivatives take long; of the last map all is. epsilon: the
+        constant of "A" and "B".
         """
         self.form, self.where, self.weight, self.warmup = form, where, weight, warmup
         self.share, self.epsilon = share if where == INPUT else 1.0, epsilon
@@ -68,18 +69,23 @@ class Danil(Responding):
         self.now: list[Tensor] = []
 
     def prepare(self, setup: Setup) -> None:
-        if self.form == "C" and setup.cohort.n_classes == 2:
+        super().prepare(setup)
+        self._choose(setup)
+
+    def _choose(self, setup: Setup) -> None:
+        two = setup.cohort.n_classes == 2
+        if self.form == "C" and two:
             raise InputError(
                 "danil's form C asks about directions, and with two classes the responses point opposite ways whatever "
                 "the network has learned; use form=B."
             )
-        super().prepare(setup)
+        self.term = ("B" if two else "C") if self.form == "auto" else self.form
 
     def penalty(self, step: Step) -> dict[str, Tensor]:
         if step.done < self.warmup or self.weight == 0:
             return {}
         logits, at = self.responding(step, share=self.share)
-        term = distance_term(self.form, logits, at, step.labels[: len(logits)], epsilon=self.epsilon).mean()
+        term = distance_term(self.term, logits, at, step.labels[: len(logits)], epsilon=self.epsilon).mean()
         self.now.append(term.detach())
         return {"distance": self.weight * term}
 
@@ -89,11 +95,12 @@ class Danil(Responding):
         self.now = []
 
     def report(self) -> dict[str, Any]:
-        return {"term_by_epoch": self.by_epoch, **({"layer": self.layer} if self.layer else {})}
+        return {"form": self.term, "term_by_epoch": self.by_epoch, **({"layer": self.layer} if self.layer else {})}
 
     def state(self) -> dict[str, Any]:
         return {"by_epoch": self.by_epoch}
 
     def load_state(self, state: dict[str, Any], setup: Setup) -> None:
         super().load_state(state, setup)
+        self._choose(setup)
         self.by_epoch = list(state["by_epoch"])

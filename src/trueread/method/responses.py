@@ -10,7 +10,6 @@ from __future__ import annotations
 from contextlib import nullcontext
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -81,7 +80,7 @@ def response(scores: Tensor, at: Tensor) -> Tensor:
     scores: float [b,...]. at: float [B,...], of which the first b rows are taken.
     """
     [gradient] = torch.autograd.grad(scores.sum(), at, create_graph=True)
-    return gradient[: len(scores)].float().flatten(1)
+    return gradient[: len(scores)].to(torch.promote_types(gradient.dtype, torch.float32)).flatten(1)
 
 
 def last_map(classifier: Classifier) -> str:
