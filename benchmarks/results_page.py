@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import danil_page
 import nonrobust_page
 import reliability_page
 import shortcut_page
@@ -208,6 +209,8 @@ SECTIONS = {
     "nonrobust-gpu": nonrobust_page.section,
     "step-e-cpu": step_e_page.section,
     "step-e-gpu": step_e_page.section,
+    "danil-cpu": danil_page.section,
+    "danil-gpu": danil_page.section,
     "shortcut-audits": shortcut_page.section,
     "copies": copies_section,
     "speed": speed_section,
@@ -263,7 +266,7 @@ def main() -> None:
     wanted = {PAGE: page(), README: readme()}
     if reliability := _result("reliability"):
         wanted[RELIABILITY] = reliability_page.page(reliability)
-    for made in (specialist_page, nonrobust_page, step_e_page):
+    for made in (specialist_page, nonrobust_page, step_e_page, danil_page):
         protocol = made.__name__.removesuffix("_page").replace("_", "-")
         for scale in ("cpu", "gpu"):
             if result := _result(f"{protocol}-{scale}"):

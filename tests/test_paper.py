@@ -14,7 +14,7 @@ from tiny import tiny_cohort
 from trueread.audit.subject import Member, Subject
 from trueread.commands import run_paper
 from trueread.errors import InputError
-from trueread.paper import base, cohorts, nonrobust, specialist, step_e
+from trueread.paper import base, cohorts, danil, nonrobust, specialist, step_e
 from trueread.paper.base import Paper
 from trueread.paper.side_by_side import side_by_side
 from trueread.paper.specialist import CUES, Scale, SpecialistPaper, cohort_of
@@ -261,3 +261,27 @@ class TestStepE:
         assert (noisy.labels != plain.labels).mean() > 0.1
         test = plain.rows("test")
         assert (noisy.labels[test] == plain.labels[test]).all()
+
+
+class TestDanil:
+    @pytest.fixture
+    def tiny(self, monkeypatch):
+        scale = danil.Scale(
+            {"phantom": 28}, 60, 1, {"epochs": 1, "batch_size": 16, "augment": "none"}, varied="phantom", images=20,
+            resamples=100,
+        )  # fmt: skip
+        monkeypatch.setattr(danil.DanilPaper, "scales", {"smoke": scale})
+        monkeypatch.setattr(danil, "VARIATIONS", {"form A": {"form": "A"}})
+        monkeypatch.setitem(cohorts.COHORTS, "phantom", {"source": "phantom", "n_images": 120})
+
+    def test_every_arm_is_measured_compared_and_asked_for_its_distractors(self, tmp_path, tiny):
+        result = json.loads(run_paper("danil", out=tmp_path, jobs=1).read_text())
+        arms = [r["arm"] for r in result["rows"]]
+        assert arms[0] == danil.ERM
+        assert "region attention" in arms
+        assert {"balanced-accuracy", "macro-f1", "weighted-f1", "accuracy"} <= set(result["rows"][0]["measures"])
+        compared = {(d["baseline"], d["method"]) for d in result["differences"]}
+        assert {(danil.CONTROL, danil.OURS), (danil.CONTROL, danil.FEATURE), (danil.ERM, danil.OURS)} <= compared
+        assert [r["arm"] for r in result["distractors"]] == list(danil.SHOWN)
+        assert result["distractors"][0]["pairs"]
+        assert [r["what"] for r in result["variations"]] == ["form A"]

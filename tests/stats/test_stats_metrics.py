@@ -62,6 +62,7 @@ SKLEARN: dict[str, dict[str, Oracle]] = {
         "accuracy": lambda p, y: sk.accuracy_score(y, p[:, 1] >= 0.5),
         "balanced-accuracy": lambda p, y: sk.balanced_accuracy_score(y, p[:, 1] >= 0.5),
         "macro-f1": lambda p, y: sk.f1_score(y, p[:, 1] >= 0.5, average="macro", zero_division=0),
+        "weighted-f1": lambda p, y: sk.f1_score(y, p[:, 1] >= 0.5, average="weighted", zero_division=0),
         "sensitivity": lambda p, y: sk.recall_score(y, p[:, 1] >= 0.5),
         "specificity": lambda p, y: sk.recall_score(y, p[:, 1] >= 0.5, pos_label=0),
         "sensitivity-at-90-specificity": lambda p, y: roc_at_90(p[:, 1], y),
@@ -75,6 +76,7 @@ SKLEARN: dict[str, dict[str, Oracle]] = {
         "accuracy": lambda p, y: sk.accuracy_score(y, p.argmax(1)),
         "balanced-accuracy": lambda p, y: quiet(sk.balanced_accuracy_score, y, p.argmax(1)),
         "macro-f1": lambda p, y: sk.f1_score(y, p.argmax(1), average="macro", zero_division=0),
+        "weighted-f1": lambda p, y: sk.f1_score(y, p.argmax(1), average="weighted", zero_division=0),
         "brier": lambda p, y: brier_by_hand(p, y),
         "brier-skill": lambda p, y: (
             1
@@ -89,6 +91,9 @@ SKLEARN: dict[str, dict[str, Oracle]] = {
         "accuracy": over_labels(lambda y, p: sk.accuracy_score(y, p >= 0.5)),
         "balanced-accuracy": over_labels(lambda y, p: sk.balanced_accuracy_score(y, p >= 0.5)),
         "macro-f1": over_labels(lambda y, p: sk.f1_score(y, p >= 0.5)),
+        "weighted-f1": lambda p, y: (
+            over_labels(lambda y, p: sk.f1_score(y, p >= 0.5) * y.sum())(p, y) / over_labels(lambda y, _: y.sum())(p, y)
+        ),
         "sensitivity": over_labels(lambda y, p: sk.recall_score(y, p >= 0.5)),
         "specificity": over_labels(lambda y, p: sk.recall_score(y, p >= 0.5, pos_label=0)),
         "sensitivity-at-90-specificity": over_labels(lambda y, p: roc_at_90(p, y)),

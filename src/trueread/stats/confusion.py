@@ -9,6 +9,7 @@ a resample makes the resample's value nan, so that every resample estimates the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -122,6 +123,19 @@ def macro_f1(probabilities: NDArray, labels: NDArray, *, task: Task, threshold: 
 
     As in scikit-learn, a class that is decided but never true counts 0, and one that is neither does not count.
     """
+    return _f1(probabilities, labels, task, threshold, lambda f1, there, _: ratio(f1.sum(axis=1), there.sum(axis=1)))
+
+
+def weighted_f1(probabilities: NDArray, labels: NDArray, *, task: Task, threshold: Threshold = 0.5) -> Statistic:
+    """Mean over classes (multilabel: labels) of F1 = 2 TP / (2 TP + FP + FN), each as often as it is true."""
+    return _f1(probabilities, labels, task, threshold, lambda f1, _, n: ratio((f1 * n).sum(axis=1), n.sum(axis=1)))
+
+
+def _f1(
+    probabilities: NDArray, labels: NDArray, task: Task, threshold: Threshold,
+    mean: Callable[[Values, NDArray, Values], Values],
+) -> Statistic:  # fmt: skip
+    """mean: of F1 [R,K], whether a class occurs or is decided [R,K], and how often it occurs [R,K], gives [R]."""
     matrices = confusion_matrices(probabilities, labels, task=task, threshold=threshold)
     positive, _ = _occurring(matrices, len(probabilities))
 
@@ -129,8 +143,9 @@ def macro_f1(probabilities: NDArray, labels: NDArray, *, task: Task, threshold: 
         counts = _count(matrices(weights))
         denominator = 2 * counts.tp + counts.fp + counts.fn
         f1 = np.nan_to_num(ratio(2 * counts.tp, denominator))
-        lacks_a_class = np.any((counts.tp + counts.fn)[:, positive] == 0, axis=1)
-        return np.where(lacks_a_class, np.nan, ratio(f1.sum(axis=1), (denominator > 0).sum(axis=1)))
+        true = counts.tp + counts.fn
+        lacks_a_class = np.any(true[:, positive] == 0, axis=1)
+        return np.where(lacks_a_class, np.nan, mean(f1, denominator > 0, true))
 
     return statistic
 

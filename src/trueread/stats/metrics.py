@@ -66,6 +66,14 @@ METRICS: dict[str, Metric] = {
         confusion.macro_f1,
         decides=True,
     ),
+    "weighted-f1": Metric(
+        "Weighted F1",
+        True,
+        _ALL,
+        "mean over classes or labels of 2 TP / (2 TP + FP + FN), each as often as it is true",
+        confusion.weighted_f1,
+        decides=True,
+    ),
     "accuracy": Metric(
         "Accuracy",
         True,

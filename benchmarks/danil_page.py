@@ -1,0 +1,113 @@
+"""The section of docs/results.md on distractors: all arms of each cohort, which claims held, what distracts them."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import Any
+
+from pages import held, line, made_by, rule, signed
+
+from trueread import Estimate
+from trueread.audit.distractor import VALUES
+from trueread.paper.danil import COLUMNS, CONTROL, ERM, FEATURE, OURS
+from trueread.stats import METRICS
+
+Json = dict[str, Any]
+PUBLISHED = {  # (accuracy, macro F1) of arms as papers list them; APTOS is another set of retinal grades
+    "ham10000-seven": ("HAM10000, another split", {
+        ERM: (0.850, 0.716), OURS: (0.825, 0.674), "balanced sampling": (0.861, 0.735), "focal": (0.849, 0.728),
+        "ldam-drw": (0.857, 0.734), "ohem": (0.818, 0.660), "supcon": (0.865, 0.739),
+    }),
+    "retinamnist": ("APTOS 2019, another set", {OURS: (0.825, 0.660)}),
+}  # fmt: skip
+
+
+def section(result: Json) -> str:
+    """Markdown of one result file."""
+    lines = [
+        f"## {result['title']} ({result['scale']})",
+        "",
+        "What the arms and columns are: [Protocols](papers.md#danil). Last epoch; 95 % intervals by patient, mean over "
+        "seeds; time: seconds of training as a multiple of plain training's, side by side on a shared machine.",
+    ]
+    for name, some in groupby(result["rows"], key=lambda r: r["cohort"]):
+        rows = list(some)
+        columns = [c for c in COLUMNS if c in rows[0]["measures"]]
+        told, published = PUBLISHED.get(name, ("", {}))
+        head = ["arm", *(METRICS[c].title for c in columns), "time"]
+        head += [f"accuracy / macro F1 as published ({told})"] if told else []
+        size = result["setting"]["sizes"][name]
+        lines += ["", f"### {name}: {rows[0]['classes']} classes, {size} px", "", line(head), rule(len(head))]
+        plain = next(r["seconds"] for r in rows if r["arm"] == ERM)
+        for row in rows:
+            cells = [Estimate.from_json(row["measures"][c]).text() for c in columns]
+            cells.append(f"{row['seconds'] / plain:.1f}x")
+            if told:
+                both = published.get(row["arm"])
+                cells.append("-" if both is None else f"{both[0]:.3f} / {both[1]:.3f}")
+            lines.append(line([row["arm"], *cells]))
+        differences = [d for d in result["differences"] if d["cohort"] == name]
+        lines += ["", *(f"- {said}" for said in claims(differences))]
+        lines += _others(differences)
+    lines += [*_distractors(result), *_variations(result)]
+    return "\n".join([*lines, "", made_by(result), ""])
+
+
+def claims(differences: list[Json]) -> list[str]:
+    """What the protocol asks of the method, held or missed, with the numbers."""
+    said = []
+    for arm in (OURS, FEATURE):
+        for control, what in ((ERM, "plain training"), (CONTROL, "the gradient penalty")):
+            found = _difference(differences, control, arm, "macro-f1")
+            said.append(f"{held(found.low > 0)}: {arm} is above {what} in macro F1; {signed(found)}.")
+    return said
+
+
+def _others(differences: list[Json]) -> list[str]:
+    """The arms whose macro F1 differs from plain training's beyond the interval."""
+    names = [d["method"] for d in differences if d["baseline"] == ERM and d["measure"] == "macro-f1"]
+    found = [(n, _difference(differences, ERM, n, "macro-f1")) for n in names if n not in (OURS, FEATURE)]
+    clear = [f"{name} {signed(d)}" for name, d in found if d.low > 0 or d.high < 0]
+    return [f"- Of the others, macro F1 differs from plain training's: {'; '.join(clear) or 'of none'}."]
+
+
+def _difference(differences: list[Json], control: str, arm: str, key: str) -> Estimate:
+    return next(
+        Estimate.from_json(d["difference"])
+        for d in differences
+        if (d["baseline"], d["method"], d["measure"]) == (control, arm, key)
+    )
+
+
+def _distractors(result: Json) -> list[str]:
+    """What the distractor audit says of plain training and of DANIL."""
+    lines = ["", "### What distracts them", "", "From the [distractor](audits/distractor.md) audit of the test images."]
+    for name, some in groupby(result["distractors"], key=lambda r: r["cohort"]):
+        rows = list(some)
+        keys = [k for k in VALUES if k in rows[0]["measures"]]
+        head = [name, *(VALUES[k][0] for k in keys), "most often taken for it"]
+        lines += ["", line(head), rule(len(head))]
+        for row in rows:
+            cells = [Estimate.from_json(row["measures"][k]).text() for k in keys]
+            pairs = [f"{p['true class']} for {p['distractor']} ({p['taken for it']:.0f})" for p in row["pairs"][:3]]
+            lines.append(line([row["arm"], *cells, ", ".join(pairs)]))
+    return lines
+
+
+def _variations(result: Json) -> list[str]:
+    if not result.get("variations"):
+        return []
+    first = result["variations"][0]
+    keys = [c for c in ("macro-f1", "balanced-accuracy", "accuracy") if c in first["measures"]]
+    head = ["choice", *(METRICS[k].title for k in keys), "the term, first and last epoch"]
+    lines = ["", "### Single choices", "", f"Of DANIL on {first['cohort']}, one seed.", "", line(head), rule(len(head))]
+    for row in result["variations"]:
+        terms = row["told"][0]["term_by_epoch"]
+        texts = [Estimate.from_json(row["measures"][k]).text() for k in keys]
+        lines.append(line([row["what"], *texts, f"{terms[0]:.3f}, {terms[-1]:.3f}" if terms else "-"]))
+    return lines
+
+
+def figures(result: Json) -> dict[str, str]:  # noqa: ARG001  (as the other sections)
+    """None."""
+    return {}
