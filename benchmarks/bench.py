@@ -24,8 +24,8 @@ from trueread.progress import set_quiet
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE.parent / "results"
 PARTS = (
-    "startup", "bootstrap", "augmentation", "training", "distillation", "attacking", "corrupting", "labels",
-    "checking", "growth",
+    "startup", "bootstrap", "augmentation", "training", "distillation", "distracting", "attacking", "corrupting",
+    "labels", "checking", "growth",
 )  # fmt: skip
 SCRIPTS = ("decoding", "copies")  # they print and keep their own results
 GPU = "gpu"

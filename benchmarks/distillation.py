@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import tempfile
-from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
+from epochs import seconds_of_epochs
 from options import Options
 from sheet import Aim, Sheet, row
-from timing import Work, in_turns, middle
+from timing import middle
 
 from trueread import TrainConfig, build_method, fit, load_cohort
-from trueread.method.base import Method
 from trueread.shift.planting import planted, planting
 
 TITLE = "Distillation beside plain training: a training of one epoch, frozen teacher of the same size"
@@ -36,15 +34,7 @@ def measure(sheet: Sheet, options: Options) -> None:
                 "specialist": build_method("specialist", teacher=teacher),
                 "final-layer-distillation": build_method("final-layer-distillation", teacher=teacher),
             }
-            seconds: dict[str, list[float]] = {name: [] for name in methods}
-
-            def epoch(name: str, method: Method, taken: dict[str, list[float]] = seconds) -> None:
-                history = fit(biased, method, config, quiet=True).history  # noqa: B023  (called within this round)
-                taken[name].append(float(history["seconds"].sum()))
-
-            works: dict[str, Work] = {name: partial(epoch, name, method) for name, method in methods.items()}
-            in_turns(works, rounds=1 if options.smoke else 6)
-        taken = {name: np.array(values[1:]) for name, values in seconds.items()}  # the first warmed up
+            taken = seconds_of_epochs(biased, methods, config, rounds=1 if options.smoke else 6)
         for name in ("specialist", "final-layer-distillation"):
             sheet.add(
                 row(f"{name}, {backbone}, {side} px", "s", middle(taken[name]).value,
