@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from trueread.method.base import Method, build_method
     from trueread.method.constructed import constructed
     from trueread.model.classifier import Classifier, Output
-    from trueread.model.explain import grad_cam
+    from trueread.model.explain import explain, grad_cam
     from trueread.model.predictor import Predictor, ProbabilityFunction
     from trueread.shift.base import Shift
     from trueread.shift.label_noise import with_label_noise
@@ -56,7 +56,7 @@ _HOMES = {
     "trueread.method.base": ("Method", "build_method"),
     "trueread.method.constructed": ("constructed",),
     "trueread.model.classifier": ("Classifier", "Output"),
-    "trueread.model.explain": ("grad_cam",),
+    "trueread.model.explain": ("explain", "grad_cam"),
     "trueread.model.predictor": ("Predictor", "ProbabilityFunction"),
     "trueread.shift.base": ("Shift",),
     "trueread.shift.label_noise": ("with_label_noise",),
@@ -108,6 +108,7 @@ __all__ = [
     "catalogue",
     "check",
     "constructed",
+    "explain",
     "fit",
     "grad_cam",
     "load_cohort",

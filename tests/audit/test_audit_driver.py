@@ -95,6 +95,8 @@ class TestVerdict:
             Doubts(set(), Estimate(0.9, low, 0.95)), subject_of(*binary(60)), thresholds={"performance": threshold}
         )
         assert finding.verdict == verdict
+        without = run_audit(Doubts(set(), Estimate(0.9, low, 0.95)), subject_of(*binary(60)), thresholds={})
+        assert without.verdict is Verdict.WARN
 
     def test_the_threshold_of_a_foreign_function_is_as_given(self):
         def function(images: np.ndarray) -> np.ndarray:
@@ -199,8 +201,8 @@ class TestBuild:
         assert [a.name for a in build_audits()][:3] == ["performance", "calibration", "subgroups"]
         left_out = {e.name for e in AUDITS.entries()} - {a.name for a in build_audits()}
         assert left_out == {
-            "adversarial", "attribution-stability", "distractor", "feature-use", "label", "shortcut-layers",
-            "shortcut-power",
+            "adversarial", "attribution-stability", "distractor", "feature-use", "label", "localisation",
+            "shortcut-layers", "shortcut-power",
         }  # fmt: skip
 
     def test_what_is_asked_on_request_only_is_asked_by_name(self):

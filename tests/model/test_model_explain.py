@@ -10,8 +10,9 @@ from torch import nn
 
 from tiny import Foreign, tiny_cohort
 from trueread.errors import InputError, NotMeasured
+from trueread.model import ProbabilityFunction
 from trueread.model.classifier import Classifier
-from trueread.model.explain import grad_cam, grad_cam_map
+from trueread.model.explain import explain, grad_cam, grad_cam_map, grad_cam_plus_plus_map, occlusion
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -173,3 +174,64 @@ class TestLayer:
         classifier = made()
         grad_cam(classifier, torch.rand(2, 1, 28, 28), torch.tensor([0, 1]))
         assert all(p.grad is None for p in classifier.parameters())
+
+
+class TestGradCamPlusPlus:
+    def test_textbook_loop(self):
+        generator = torch.Generator().manual_seed(0)
+        activation = torch.rand(2, 3, 4, 5, generator=generator)
+        gradient = torch.randn(2, 3, 4, 5, generator=generator)
+        expected = torch.zeros(2, 4, 5)
+        for b in range(2):
+            for c in range(3):
+                total = float(activation[b, c].sum())
+                weight = 0.0
+                for g in gradient[b, c].flatten().tolist():
+                    weight += g**2 / (2 * g**2 + total * g**3) * max(g, 0) / 20
+                expected[b] += weight * activation[b, c]
+        assert torch.allclose(grad_cam_plus_plus_map(activation, gradient), expected.relu(), rtol=1e-4, atol=1e-6)
+        assert not grad_cam_plus_plus_map(activation, torch.zeros_like(gradient)).any()
+
+    def test_it_is_asked_by_name(self):
+        classifier, x, target = made(), torch.rand(2, 1, 28, 28), torch.tensor([0, 1])
+        plain, plus = (explain(classifier, x, target, how=how) for how in ("grad-cam", "grad-cam++"))
+        assert plain.layer == plus.layer == "stage4"
+        assert plain.maps.shape == plus.maps.shape
+        with pytest.raises(InputError, match="'grad-cm' is not a"):
+            explain(classifier, x, target, how="grad-cm")
+
+
+class TestOcclusion:
+    def test_the_place_that_decides_is_found_without_gradients(self):
+        def bright_in_the_corner(images):
+            p = torch.sigmoid(torch.as_tensor(images)[:, 0, 2:6, 20:24].mean((1, 2)) * 10 - 5)
+            return torch.stack([1 - p, p], 1)
+
+        function = ProbabilityFunction(bright_in_the_corner, classes=["a", "b"], size=(32, 32), channels=1)
+        x = torch.full((2, 1, 32, 32), 0.1)
+        x[:, 0, 2:6, 20:24] = 1.0
+        maps = occlusion(function, x, torch.tensor([1, 0]))
+        row, column = divmod(int(maps[0].argmax()), 32)
+        assert 0 <= row < 8
+        assert 18 <= column < 26
+        assert maps[0, 20:].max() == 0
+        assert maps[1].max() == 0  # grey there is no evidence for the other class
+        assert torch.equal(explain(function, x, torch.tensor([1, 0]), how="occlusion").maps, maps)
+
+    def test_it_is_in_log_odds(self):
+        def first_pixel(x):
+            p = torch.as_tensor(x)[:, 0, 0, 0]
+            return torch.stack([1 - p, p], 1)
+
+        function = ProbabilityFunction(first_pixel, classes=["a", "b"], size=(16, 16), channels=1)
+        x = torch.full((1, 1, 16, 16), 0.5)
+        x[0, 0, 0, 0] = 0.9
+        mean = float(x.mean())
+        expected = torch.logit(torch.tensor(0.9)) - torch.logit(torch.tensor(mean))
+        assert occlusion(function, x, torch.tensor([1]))[0, 0, 0].item() == pytest.approx(float(expected), rel=1e-4)
+
+    def test_volumes_are_covered_slice_by_slice_at_a_time(self):
+        classifier = made(depth=8, side=16)
+        maps = occlusion(classifier, torch.rand(1, 1, 8, 16, 16), torch.tensor([1]))
+        assert maps.shape == (1, 8, 16, 16)
+        assert torch.equal(maps[:, 0], maps[:, 7])

@@ -8,6 +8,7 @@ from trueread.audit import (  # noqa: F401  (each registers its audit)
     distractor,
     feature_use,
     label,
+    localisation,
     performance,
     shortcut_layers,
     shortcut_power,

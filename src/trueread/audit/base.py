@@ -75,7 +75,8 @@ def run_audit(asked: Audit, subject: Subject, *, thresholds: Mapping[str, float 
         finding.threshold = thresholds.get(asked.name)
         doubtful = finding.verdict is Verdict.WARN  # the audit itself knows why the headline is not enough
         finding.verdict = verdict_of(finding.headline.estimate, finding.threshold, finding.headline.better)
-        if doubtful and finding.verdict is Verdict.PASS:
+        never_had_one = asked.name not in thresholds  # null switches a verdict off
+        if doubtful and (finding.verdict is Verdict.PASS or never_had_one):
             finding.verdict = Verdict.WARN
         finding.notes += _why_no_interval(finding.headline.estimate)
     return finding

@@ -91,7 +91,7 @@ class Finding:
 
     measures: by key; the first one is the headline, which has the verdict. threshold: what the verdict compares with.
     verdict: of the driver, from the headline; an audit that sets WARN itself keeps it where the headline alone would
-    pass.
+    pass, and where there never was a threshold.
     tables: by title. strips: pictures. notes: sentences the reader needs to judge the numbers.
     lists: by file name; they name images, so they are written as CSV beside the report and are no part of it.
     reason: why it was not measured, else "".

@@ -1,0 +1,320 @@
+"""Does it look where the finding is? Maps of the evidence against masks, with controls that have to be beaten."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+
+from trueread.audit.base import Audit, Better, Finding, Measure, Needs, Subject, Verdict, audit
+from trueread.audit.boxes import average_precision_of_boxes, best_cut, boxes_of, boxes_of_mask, mask_overlap, matched
+from trueread.audit.changed import some_patients
+from trueread.audit.cue_strips import drawn_at_random
+from trueread.audit.cues import means
+from trueread.audit.map_controls import centred, faithfulness, randomised
+from trueread.audit.strip import Panel, Strip
+from trueread.audit.subject import Member
+from trueread.cohort.showing import label_names
+from trueread.errors import NotMeasured
+from trueread.model.attribution import rank_correlation
+from trueread.model.classifier import Classifier, require_gradients
+from trueread.model.explain import explain
+from trueread.model.predictor import device_of
+from trueread.progress import track
+from trueread.shift.base import Draw
+from trueread.stats import on_rows, stack, weighted_mean
+from trueread.stats.bootstrap import row_mean
+from trueread.training.batches import ImageStore, batch_slices
+
+AT_ONCE = 32  # images
+NOISE = 0.02  # standard deviation of the noise that a map should bear, of intensities in [0,1]
+ALIKE, STEADY = 0.5, 0.5  # rank correlations: with random weights at most, under noise at least
+PRECISIONS = (0.1, 0.2, 0.3, 0.4, 0.5)  # overlaps at which boxes count as found
+HIT = 0.5
+SHOWN = 6
+CENTRE, RANDOM = "a blob in the middle", "random weights"
+PER_MAP = {  # what is measured of a map and a mask
+    "pointing": ("Pointing game", "share of images whose strongest evidence lies inside the mask"),
+    "mass": ("Evidence inside", "mean share of the evidence that lies inside the mask"),
+    "overlap": ("Overlap", "mean intersection over union of the strongest evidence and the mask, cut as on validation"),
+}  # fmt: skip
+OTHERS = {
+    "hit": ("Boxes that hit", Better.HIGHER, f"share of images with a box that overlaps with a true one by {HIT:g}"),
+    "insertion": ("Insertion", Better.HIGHER, "mean probability while the strongest places come back first"),
+    "deletion": ("Deletion", Better.LOWER, "mean probability while the strongest places are blurred first"),
+    "random-weights": (
+        "Likeness to the map of random weights", Better.LOWER, "rank correlation over pixels; 0 is unlike",
+    ),
+    "under-noise": ("Likeness under noise", Better.HIGHER, f"rank correlation after noise of {NOISE:g}"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Of one member. here, random: float [m,H,W], of the network and of the same one with random weights. values:
+    float [m,4], insertion, deletion, and both likenesses. layer: whose map. cut: chosen on validation.
+    """
+
+    here: NDArray[np.float32]
+    random: NDArray[np.float32]
+    values: NDArray[np.float64]
+    layer: str
+    cut: float
+
+
+@audit(
+    "localisation", source="Shahi and Bagale 2025, arXiv 2511.00456 (maps); Saporta et al. 2022 (measures); controls"
+)
+class Localisation(Audit):
+    """Where maps put the evidence for an image's class, against its mask and against a blob in the middle."""
+
+    question = "Does it look where the finding is?"
+    needs: ClassVar[set[Needs]] = {Needs.GRADIENTS}
+    better = Better.HIGHER
+    on_request = True
+
+    def __init__(
+        self,
+        *,
+        how: Literal["grad-cam", "grad-cam++", "occlusion"] = "grad-cam",
+        images: Annotated[int, Field(ge=8)] = 300,
+        cut: Annotated[float | None, Field(gt=0, lt=1)] = None,
+    ) -> None:
+        """how: the kind of map. images: at most so many test images, and as many of validation. cut: from which share
+        of its largest value on a map counts as strong, by default the one that overlaps best on validation.
+        """
+        self.how, self.images, self.cut = how, images, cut
+
+    def run(self, subject: Subject) -> Finding:
+        cohort = subject.cohort
+        if cohort.is_volume or cohort.task == "multilabel":
+            raise NotMeasured("it is asked of images with one class each.")
+        positions = some_patients(subject, self.images)
+        marked = _marked(subject, subject.rows[positions])
+        named = track(subject.members, what=f"locating {subject.name}", unit="classifiers")
+        made = [self._of_member(subject, m, positions) for m in named]
+        measures = _measures(subject, made, positions, marked)
+        finding = self.finding(
+            measures=measures,
+            tables={"Beside controls": _controls(subject, made, positions, marked)} if marked.any() else {},
+            strips=_strips(subject, made[0], positions, marked),
+            notes=self._words(subject, made, positions, marked),
+        )
+        failed = _failed(measures)
+        if failed:
+            finding.verdict = Verdict.WARN
+            finding.notes += failed
+        return finding
+
+    def _of_member(self, subject: Subject, member: Member, positions: NDArray[np.int64]) -> Maps:
+        classifier = require_gradients(member.predictor).eval()
+        other = randomised(classifier, seed=subject.seed)
+        cohort, rows = subject.cohort, subject.rows[positions]
+        here, layer = self._maps(classifier, subject, rows)
+        random, _ = self._maps(other, subject, rows)
+        noisy, _ = self._maps(classifier, subject, rows, noise=NOISE)
+        store, values = ImageStore(cohort, device_of(classifier)), []
+        for part in batch_slices(len(rows), AT_ONCE, at_least=1):
+            images, target = store.batch(rows[part]), torch.from_numpy(cohort.labels[rows[part]])
+            maps = torch.from_numpy(here[part]).to(images.device)
+            values.append(faithfulness(classifier, images, target.to(images.device), maps))
+        deletion, insertion = (np.concatenate(v) for v in zip(*values, strict=True))
+        alike = [rank_correlation(torch.from_numpy(here), torch.from_numpy(m)) for m in (random, noisy)]
+        return Maps(
+            here, random, np.stack([insertion, deletion, *alike], axis=1), layer, self._cut(classifier, subject)
+        )
+
+    def _maps(
+        self, classifier: Classifier, subject: Subject, rows: NDArray[np.int64], *, noise: float = 0.0
+    ) -> tuple[NDArray[np.float32], str]:
+        """float32 [n,H,W] of the images' own class, and the layer."""
+        cohort, store = subject.cohort, ImageStore(subject.cohort, device_of(classifier))
+        maps, layer = [], ""
+        for part in batch_slices(len(rows), AT_ONCE, at_least=1):
+            images = store.batch(rows[part])
+            if noise:
+                ids = [str(i) for i in cohort.table["id"].iloc[rows[part]]]
+                drawn = Draw(ids, subject.seed, "localisation").normal("noise", tuple(images.shape[1:]), like=images)
+                images = (images + noise * drawn).clamp(0, 1)
+            target = torch.from_numpy(cohort.labels[rows[part]]).to(images.device)
+            found = explain(classifier, images, target, how=self.how)
+            maps.append(found.maps.float().cpu().numpy())
+            layer = found.layer
+        return np.concatenate(maps), layer
+
+    def _cut(self, classifier: Classifier, subject: Subject) -> float:
+        """The given one, or the best on validation; half where there are no masks."""
+        if self.cut is not None:
+            return self.cut
+        rows = subject.val_rows[_marked(subject, subject.val_rows)][: self.images]
+        if len(rows) == 0:
+            return 0.5
+        masks = subject.cohort.masks
+        assert masks is not None
+        return best_cut(list(self._maps(classifier, subject, rows)[0]), list(masks[rows] > 0))
+
+    def _words(
+        self, subject: Subject, made: list[Maps], positions: NDArray[np.int64], marked: NDArray[np.bool_]
+    ) -> list[str]:
+        layers = sorted({m.layer or "the image" for m in made})
+        cuts = ", ".join(f"{m.cut:g}" for m in made)
+        said = [
+            f"{len(positions)} of {len(subject.rows)} test images, whole patients drawn within classes; {self.how} of "
+            f"each image's own class, from {', '.join(layers)}, in units of the logit."
+        ]
+        if not marked.any():
+            return [
+                *said,
+                "There are no masks: nothing can be said of the right place, only of deletion and insertion.",
+            ]
+        given = "given" if self.cut is not None else "chosen on validation, one for each seed"
+        return [
+            *said,
+            f"{marked.sum()} of them have a mask. Strong is what reaches {cuts} of a map's largest value ({given}).",
+            "Controls: a blob in the middle, as large as the map, and maps of the same network with random weights.",
+        ]
+
+
+def _marked(subject: Subject, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """bool [n]: which images have a mask."""
+    masks = subject.cohort.masks
+    if masks is None:
+        return np.zeros(len(rows), bool)
+    return np.asarray(masks[rows].reshape(len(rows), -1).any(axis=1), bool)
+
+
+def against_masks(maps: NDArray, masks: NDArray, *, cut: float) -> NDArray[np.float64]:
+    """float [m,3], as `PER_MAP`, of maps float [m,H,W] >= 0 and masks bool [m,H,W]; an empty map has 0 of all."""
+    flat, inside = maps.reshape(len(maps), -1).astype(np.float64), masks.reshape(len(masks), -1)
+    total = flat.sum(axis=1)
+    there = total > 0
+    pointing = there & inside[np.arange(len(flat)), flat.argmax(axis=1)]
+    mass = np.divide((flat * inside).sum(axis=1), total, out=np.zeros(len(flat)), where=there)
+    overlaps = [mask_overlap(m, k, cut=cut) for m, k in zip(maps, masks, strict=True)]
+    return np.stack([pointing.astype(np.float64), mass, np.array(overlaps)], axis=1)
+
+
+def _scored(subject: Subject, made: list[Maps], rows: NDArray[np.int64], marked: NDArray[np.bool_]) -> NDArray:
+    """float [S,m,3,3]: of each member and marked image what `PER_MAP` says of its map and of both controls'."""
+    masks = subject.cohort.masks
+    assert masks is not None
+    inside = masks[rows[marked]] > 0
+    return np.stack([
+        np.stack([
+            against_masks(maps[marked], inside, cut=m.cut) for maps in (m.here, centred(m.here), m.random)
+        ], axis=1)
+        for m in made
+    ])  # fmt: skip
+
+
+def _measures(
+    subject: Subject, made: list[Maps], positions: NDArray[np.int64], marked: NDArray[np.bool_]
+) -> dict[str, Measure]:
+    """With masks the pointing game first, else insertion."""
+    rows, found = subject.rows[positions], {}
+    if marked.any():
+        at = positions[marked]
+        scored = _scored(subject, made, rows, marked)
+        for i, (key, (title, definition)) in enumerate(PER_MAP.items()):
+            found[key] = _measure(subject, scored[:, :, 0, i], at, title, Better.HIGHER, definition)
+            for j, control in enumerate((CENTRE, RANDOM), 1):
+                apart = scored[:, :, 0, i] - scored[:, :, j, i]
+                name = f"{key}-over-{'centre' if j == 1 else 'random'}"
+                said = f"{title}, more than {control}"
+                found[name] = _measure(subject, apart, at, said, Better.HIGHER, "difference, image by image")
+        found |= _of_boxes(subject, made, rows, positions, marked)
+    values = np.stack([m.values for m in made])
+    for i, key in enumerate(("insertion", "deletion", "random-weights", "under-noise")):
+        title, better, definition = OTHERS[key]
+        if not np.isnan(values[..., i]).all():
+            found[key] = _measure(subject, values[..., i], positions, title, better, definition)
+    return found
+
+
+def _measure(
+    subject: Subject, values: NDArray, at: NDArray[np.int64], title: str, better: Better, definition: str
+) -> Measure:
+    """values: float [S,m] of the images at the positions `at`."""
+    [estimate] = means(subject, values[..., None], at)
+    return Measure(title, estimate, better, definition, [on_rows(weighted_mean(v), at) for v in values])
+
+
+def _of_boxes(
+    subject: Subject, made: list[Maps], rows: NDArray[np.int64], positions: NDArray[np.int64], marked: NDArray[np.bool_]
+) -> dict[str, Measure]:
+    """Average precision of boxes, and how many images have one that hits."""
+    masks, at = subject.cohort.masks, positions[marked]
+    assert masks is not None
+    true = [boxes_of_mask(masks[row] > 0) for row in rows[marked]]
+    statistics, hits = [], []
+    for m in made:
+        boxes = [boxes_of(one, cut=m.cut) for one in m.here[marked]]
+        each = stack([average_precision_of_boxes(boxes, true, at=overlap) for overlap in PRECISIONS])
+        statistics.append(on_rows(lambda w, each=each: row_mean(each(w)), at))  # type: ignore[misc]
+        hits.append([float(any(matched(b, t, at=HIT))) for b, t in zip(boxes, true, strict=True)])
+    said = f"average precision of boxes, mean over overlaps of {PRECISIONS[0]:g} to {PRECISIONS[-1]:g}"
+    title, better, definition = OTHERS["hit"]
+    return {
+        "box-precision": Measure(
+            "Average precision of boxes", subject.interval(statistics), Better.HIGHER, said, statistics
+        ),
+        "hit": _measure(subject, np.array(hits), at, title, better, definition),
+    }
+
+
+def _failed(measures: dict[str, Measure]) -> list[str]:
+    """What a reader has to know before any map is looked at."""
+    said = []
+    alike, steady = (measures[k].estimate if k in measures else None for k in ("random-weights", "under-noise"))
+    if alike is not None and alike.value > ALIKE:
+        said.append(
+            f"Warning: maps hardly depend on what was learned: with random weights they are alike by {alike.value:.2f} "
+            f"(rank correlation; more than {ALIKE:g}). Do not show them as reasons."
+        )
+    if steady is not None and steady.value < STEADY:
+        said.append(
+            f"Warning: maps move under noise that nobody sees: rank correlation {steady.value:.2f} (less than "
+            f"{STEADY:g}). Do not show single maps as reasons."
+        )
+    for key, what in (("mass-over-centre", CENTRE), ("mass-over-random", "the maps of random weights")):
+        if key in measures and measures[key].estimate.low <= 0:
+            said.append(f"Warning: maps hold no more of the mask than {what} would.")
+    return said
+
+
+def _controls(
+    subject: Subject, made: list[Maps], positions: NDArray[np.int64], marked: NDArray[np.bool_]
+) -> pd.DataFrame:
+    """The maps beside both controls."""
+    scored = _scored(subject, made, subject.rows[positions], marked)
+    table: list[dict[str, Any]] = []
+    for j, name in enumerate(("this classifier", CENTRE, RANDOM)):
+        estimates = means(subject, scored[:, :, j], positions[marked])
+        table.append({"map": name, **{t: e for (t, _), e in zip(PER_MAP.values(), estimates, strict=True)}})
+    return pd.DataFrame(table)
+
+
+def _strips(subject: Subject, maps: Maps, positions: NDArray[np.int64], marked: NDArray[np.bool_]) -> list[Strip]:
+    """Test images with a mask (any, where there is none): as they are, their evidence, and the mask."""
+    cohort, masks = subject.cohort, subject.cohort.masks
+    drawn = drawn_at_random(subject, positions[marked] if marked.any() else positions, count=SHOWN)
+    lines = []
+    for i in drawn:
+        row, at = subject.rows[i], int(np.flatnonzero(positions == i)[0])
+        image = np.array(cohort.images[row])
+        line = [Panel(image), Panel(image, evidence=maps.here[at])]
+        if marked.any() and masks is not None:
+            shown = np.where(masks[row][None] > 0, image, image // 4)
+            line.append(Panel(shown.astype(image.dtype)))
+        lines.append(line)
+    if not lines:
+        return []
+    heads = ["the image", f"its evidence ({maps.layer or 'occlusion'})", *(["its mask"] if marked.any() else [])]
+    caption = f"{len(lines)} test images drawn at random, class after class; evidence of their own class, first seed."
+    titles = [f"Truly {t}" for t in label_names(cohort, subject.rows[drawn])]
+    return [Strip("places", "Where it looks", caption, lines, heads, titles, cohort.white)]
