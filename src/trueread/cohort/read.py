@@ -17,6 +17,7 @@ from trueread.cohort.decoding import Decoded, channels_of, decode_to_memory
 from trueread.cohort.store import options_asked
 from trueread.errors import InputError
 from trueread.imagefile.decode import Fit, Job, Recipe, Unreadable, decode_image, pillow_ready
+from trueread.imagefile.dicom import DICOM_ENDINGS
 from trueread.progress import say
 
 AnyPath = str | os.PathLike[str]
@@ -24,6 +25,7 @@ Channels = Literal["auto", 1, 3]
 
 IMAGE_ENDINGS = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".jp2", ".pgm", ".ppm",
+    *DICOM_ENDINGS,
 )  # fmt: skip
 
 

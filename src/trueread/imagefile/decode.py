@@ -15,6 +15,7 @@ from typing import BinaryIO, Literal, NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from trueread.imagefile.dicom import NotADicomImage, dicom_image, is_dicom
 from trueread.imagefile.filestate import CONTENT_BYTES, content, settled, stamp
 
 Fit = Literal["crop", "pad", "stretch"]
@@ -182,12 +183,14 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         if status.st_size == 0:
             raise Unreadable("the file is empty (0 bytes)")
         # An open file and not a path: from a path Pillow 13 maps plain TIFFs into memory, and garbles the turned ones.
-        with _bounded(path, status.st_size) as file, Image.open(file, formats=FORMATS) as image:
+        with _bounded(path, status.st_size) as file, _picture(file, path) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Unreadable(f"{image.width} x {image.height} is more than {MAX_PIXELS // 10**6} million pixels")
             yield image
     except Unreadable:
         raise
+    except NotADicomImage as lacking:
+        raise Unreadable(str(lacking)) from None
     except FileNotFoundError:
         raise Unreadable("no such file") from None
     except PermissionError:
@@ -198,9 +201,16 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise Unreadable("not an image of a known format") from None
     except Exception as error:  # a decoder that is fed broken bytes raises nearly anything
         told = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
-        text = told.partition("\n")[0].strip(" .")
+        text = told.partition("\n")[0].strip(" .:")
         reason = "the file is cut short" if "truncated" in text.lower() else f"broken image data ({text})"
         raise Unreadable(reason) from None
+
+
+def _picture(file: BinaryIO, path: Path) -> Image.Image:
+    """The picture in an opened file, of a DICOM file its frame in the middle."""
+    if is_dicom(file, path.suffix):
+        return dicom_image(file)
+    return Image.open(file, formats=FORMATS)
 
 
 def _bounded(path: Path, n_bytes: int) -> BinaryIO:
