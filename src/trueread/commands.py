@@ -95,22 +95,22 @@ def audit(
 ) -> list[Finding]:  # fmt: skip
     """Ask every audit whose needs are met of one model, on the images it was not trained on.
 
-    model: a Classifier, any Predictor, or the folder of a saved classifier (or of a run that holds one).
+    model: a Classifier, any Predictor, the folder of a saved classifier (or of a run that holds one), or an ONNX file
+    that was exported.
     data: "SOURCE:LOCATION" with `source` as its options (size and channels follow the model unless given), or a Cohort.
     The test split is used: the one saved with the run when it knows any of these images (see `extend_split`), else the
     data's own, else all images.
     out: folder for findings.json, metrics.csv and the lists of audits that make one (suspects.csv).
     """
     asked = build_audits(audits)
-    folder = find_model(model) if isinstance(model, (str, Path)) else None
-    predictor = Classifier.load(folder) if folder is not None else model
+    predictor, folder = read_model(model) if isinstance(model, (str, Path)) else (model, None)
     if not isinstance(predictor, Predictor):
         raise InputError(
             f"a {type(model).__name__} does not say what it reads and answers; wrap a network with "
             "Classifier.wrap(...), a function with ProbabilityFunction(...)."
         )
     cohort = data if isinstance(data, Cohort) else load_like(predictor, data, source or {})
-    cohort = _split_as_trained(cohort, predictor, folder)
+    cohort = split_as_trained(cohort, predictor, folder)
     subject = Subject.of(
         predictor, cohort, name=str(predictor.card.training.get("method", "model")), resamples=resamples
     )
@@ -250,6 +250,17 @@ def writing(path: str | Path, *, option: str) -> Iterator[None]:
         raise InputError(f"{path} cannot be written ({why}); give {option} a place you can write to.") from None
 
 
+def read_model(path: str | Path) -> tuple[Predictor, Path]:
+    """The saved classifier, or the exported file, at a path, and the folder that it lies in."""
+    path = Path(path)
+    if path.suffix == ".onnx":
+        from trueread.model.onnx import OnnxPredictor  # here, because few have it installed
+
+        return OnnxPredictor(path), path.parent
+    folder = find_model(path)
+    return Classifier.load(folder), folder
+
+
 def find_model(path: str | Path) -> Path:
     """The folder with a card at `path`, or the only one below it (a run with one trained classifier)."""
     path = Path(path)
@@ -285,7 +296,7 @@ def load_like(predictor: Predictor, data: str, options: Mapping[str, Any]) -> Co
     return load_cohort(data, **{**wanted, **options})
 
 
-def _split_as_trained(cohort: Cohort, predictor: Predictor, folder: Path | None) -> Cohort:
+def split_as_trained(cohort: Cohort, predictor: Predictor, folder: Path | None) -> Cohort:
     """The split of the run the model came from, where it knows any of these images; a warning when it is lost."""
     same = predictor.card.data_digest == cohort.digest
     for parent in list(folder.resolve().parents)[:RUN_DEPTH] if folder is not None else ():
