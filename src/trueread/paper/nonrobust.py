@@ -119,10 +119,11 @@ class Task:
     def rows(self) -> Rows:
         """Every arm measured, its differences to the standard one, how far maps stay, and how sets were made."""
         findings: dict[str, list[Finding]] = {}
-        subjects: dict[str, Subject] = {}
         rows: list[dict[str, Any]] = []
-        for arm, bench in self.arms():
-            subjects[arm.name] = subject = bench.subject(arm, self.cohort)
+        arms = self.arms()
+        subjects = {arm.name: bench.subject(arm, self.cohort) for arm, bench in arms}  # all of them before they are
+        for arm, bench in arms:  # asked, which takes minutes an arm and is done again in a run that goes on
+            subject = subjects[arm.name]
             findings[arm.name] = found = self.measured(subject, against_next=arm.name == D_DET)
             values = {k: m.estimate.to_json() for f in found for k, m in f.measures.items()}
             shown = {k: round(v["value"], 3) for k, v in values.items() if k in ("clean", "robust", "corrupted")}
