@@ -32,7 +32,7 @@ class _Logits(torch.nn.Module):
 
 
 def measure(sheet: Sheet, options: Options) -> None:
-    """The package brings the largest value of each map to 1; so are ours before they are compared."""
+    """The package stretches each map from 0 to 1; ours are stretched too before they are compared."""
     try:
         from pytorch_grad_cam import GradCAM
         from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
@@ -40,6 +40,7 @@ def measure(sheet: Sheet, options: Options) -> None:
         sheet.missing.append(f"grad-cam is not installed ({error})")
         return
     torch.set_num_threads(2)
+    torch.manual_seed(0)
     side, n = (64, 8) if options.smoke else (224, 16)
     cohort = load_cohort("phantom", n_images=20, size=side)
     classifier = Classifier.build("resnet18", cohort=cohort, stem="standard").eval()
@@ -50,7 +51,8 @@ def measure(sheet: Sheet, options: Options) -> None:
     theirs = GradCAM(model=wrapped, target_layers=[module])
     targets = [ClassifierOutputTarget(0)] * n
     ours = grad_cam(classifier, images, target, layer=layer).maps
-    scaled = ours / ours.flatten(1).amax(1).clamp_min(1e-12)[:, None, None]
+    scaled = ours - ours.flatten(1).amin(1)[:, None, None]
+    scaled = scaled / scaled.flatten(1).amax(1).clamp_min(1e-7)[:, None, None]
     apart = float((scaled - torch.from_numpy(theirs(input_tensor=images, targets=targets))).abs().mean())
     taken = in_turns(
         {
