@@ -64,7 +64,8 @@ class DanilPaper(Paper):
 
     def run_part(self, part: str, scale: str, folder: Path, data: Path | None) -> Rows:
         wanted = self.scales[scale]
-        cohort = paper_cohort(part, size=wanted.sizes[part], train_images=wanted.train_images, data=data)
+        masks = {"mask": "mask"} if part.startswith("ham10000") else {}
+        cohort = paper_cohort(part, size=wanted.sizes[part], train_images=wanted.train_images, data=data, **masks)
         task = Task(part, cohort, wanted, folder / part)
         found = task.rows()
         if part == wanted.varied:
