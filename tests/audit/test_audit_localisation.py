@@ -23,11 +23,13 @@ from trueread.audit.boxes import (
     matched,
     overlap,
 )
-from trueread.audit.localisation import Localisation, against_masks
+from trueread.audit.finding import Better, Measure
+from trueread.audit.localisation import Localisation, _failed, against_masks
 from trueread.audit.map_controls import centred, faithfulness, randomised
 from trueread.audit.subject import Subject
 from trueread.cohort.cohort import Cohort
 from trueread.model import Classifier
+from trueread.stats import Estimate
 from trueread.stats.bootstrap import point_values
 
 pytestmark = pytest.mark.usefixtures("quiet_and_on_one_thread")
@@ -171,24 +173,34 @@ class TestAudit:
         assert finding.verdict is Verdict.WARN
         assert any("no more of the mask than a blob in the middle" in note for note in finding.notes)
 
-    def test_maps_that_do_not_depend_on_the_weights_warn(self):
-        """A network whose map is the image itself, whatever its layers are."""
+    def test_what_makes_a_map_unfit_is_said(self):
+        def of(**values):
+            made = {k: Measure(k, Estimate(v, v - 0.05, v + 0.05, n=9), Better.HIGHER) for k, v in values.items()}
+            return {k.replace("_", "-"): measure for k, measure in made.items()}
+
+        fit = {"random_weights": 0.2, "under_noise": 0.9, "mass_over_centre": 0.3, "mass_over_random": 0.3}
+        assert _failed(of(**fit)) == []
+        for key, value, said in (
+            ("random_weights", 0.6, "hardly depend on what was learned"),
+            ("under_noise", 0.4, "move under noise"),
+            ("mass_over_centre", 0.02, "than a blob in the middle would"),
+            ("mass_over_random", -0.1, "than the maps of random weights would"),
+        ):
+            [warning] = _failed(of(**fit | {key: value}))
+            assert said in warning
+
+    def test_a_map_that_no_weight_moves_warns(self):
+        """As if new weights were the old ones."""
         cohort = blobs()
-
-        class Fixed(nn.Module):
-            def forward(self, x):
-                return torch.relu(x - 0.1)
-
-        head = nn.Linear(1, 2)
-        with torch.no_grad():
-            head.weight.copy_(torch.tensor([[0.0], [40.0]]))
-        net = nn.Sequential(Fixed(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), head)
-        classifier = Classifier.wrap(net, classes=cohort.classes, size=cohort.spatial, channels=1, taps=["0"])
-        torch.manual_seed(0)
-        finding = asked(classifier, cohort, how="occlusion")
-        assert "random-weights" in finding.measures
-        alike = asked(classifier, cohort, how="grad-cam++").measures["random-weights"].estimate.value
-        assert alike == pytest.approx(1) or np.isnan(alike) or alike < 0.5  # all of it, or a map that vanished
+        classifier = corner_reader(cohort)
+        same = asked(classifier, cohort)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr("trueread.audit.localisation.randomised", lambda network, **_: network)
+            finding = asked(classifier, cohort)
+        assert finding.measures["random-weights"].estimate.value == pytest.approx(1)
+        assert finding.measures["mass-over-random"].estimate.value == pytest.approx(0)
+        assert finding.verdict is Verdict.WARN
+        assert same.measures["random-weights"].estimate.value < 1
 
     def test_without_masks_there_is_still_deletion(self):
         cohort = replace(blobs(), masks=None)

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 
 from tiny import tiny_cohort, tiny_config, tiny_setup, tiny_step
 from trueread import build_method, fit
-from trueread.method.ldam import Ldam, effective_weights, head_of, margins
+from trueread.method.base import head_of
+from trueread.method.ldam import Ldam, effective_weights, margins
 from trueread.method.mil import GatedAttention
 from trueread.method.supcon import contrastive_loss
 from trueread.model.classifier import Classifier, Output

@@ -98,10 +98,11 @@ class Localisation(Audit):
         marked = _marked(subject, subject.rows[positions])
         named = track(subject.members, what=f"locating {subject.name}", unit="classifiers")
         made = [self._of_member(subject, m, positions) for m in named]
-        measures = _measures(subject, made, positions, marked)
+        scored = _scored(subject, made, subject.rows[positions], marked) if marked.any() else None
+        measures = _measures(subject, made, positions, marked, scored)
         finding = self.finding(
             measures=measures,
-            tables={"Beside controls": _controls(subject, made, positions, marked)} if marked.any() else {},
+            tables={} if scored is None else {"Beside controls": _controls(subject, scored, positions[marked])},
             strips=_strips(subject, made[0], positions, marked),
             notes=self._words(subject, made, positions, marked),
         )
@@ -213,13 +214,12 @@ def _scored(subject: Subject, made: list[Maps], rows: NDArray[np.int64], marked:
 
 
 def _measures(
-    subject: Subject, made: list[Maps], positions: NDArray[np.int64], marked: NDArray[np.bool_]
+    subject: Subject, made: list[Maps], positions: NDArray[np.int64], marked: NDArray[np.bool_], scored: NDArray | None
 ) -> dict[str, Measure]:
-    """With masks the pointing game first, else insertion."""
+    """With masks the pointing game first, else insertion. scored: as `_scored`, or None without masks."""
     rows, found = subject.rows[positions], {}
-    if marked.any():
+    if scored is not None:
         at = positions[marked]
-        scored = _scored(subject, made, rows, marked)
         for i, (key, (title, definition)) in enumerate(PER_MAP.items()):
             found[key] = _measure(subject, scored[:, :, 0, i], at, title, Better.HIGHER, definition)
             for j, control in enumerate((CENTRE, RANDOM), 1):
@@ -287,14 +287,11 @@ def _failed(measures: dict[str, Measure]) -> list[str]:
     return said
 
 
-def _controls(
-    subject: Subject, made: list[Maps], positions: NDArray[np.int64], marked: NDArray[np.bool_]
-) -> pd.DataFrame:
-    """The maps beside both controls."""
-    scored = _scored(subject, made, subject.rows[positions], marked)
+def _controls(subject: Subject, scored: NDArray, at: NDArray[np.int64]) -> pd.DataFrame:
+    """The maps of the images at the positions `at` beside both controls. scored: as `_scored`."""
     table: list[dict[str, Any]] = []
     for j, name in enumerate(("this classifier", CENTRE, RANDOM)):
-        estimates = means(subject, scored[:, :, j], positions[marked])
+        estimates = means(subject, scored[:, :, j], at)
         table.append({"map": name, **{t: e for (t, _), e in zip(PER_MAP.values(), estimates, strict=True)}})
     return pd.DataFrame(table)
 

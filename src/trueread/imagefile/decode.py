@@ -209,7 +209,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 def _picture(file: BinaryIO, path: Path) -> Image.Image:
     """The picture in an opened file, of a DICOM file its frame in the middle."""
     if is_dicom(file, path.suffix):
-        return dicom_image(file)
+        return dicom_image(file, most_pixels=MAX_PIXELS)
     return Image.open(file, formats=FORMATS)
 
 

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 DICOM_ENDINGS = (".dcm", ".dicom", ".dic")
 PREAMBLE, MAGIC = 128, b"DICM"
-MOST_PIXELS = 100_000_000  # of a frame
 MISSING = "DICOM files are read by pydicom; install it: pip install trueread[dicom]"
 
 
@@ -32,16 +31,17 @@ def is_dicom(file: BinaryIO, ending: str) -> bool:
     return marked or ending.lower() in DICOM_ENDINGS
 
 
-def dicom_image(file: BinaryIO) -> Image.Image:
+def dicom_image(file: BinaryIO, *, most_pixels: int) -> Image.Image:
     """The frame in the middle of an opened file as a picture: mode "I;16" of intensities 0 to 65535 over the file's
-    own window, or "RGB". Raises NotADicomImage, and whatever pydicom raises for broken bytes.
+    own window, or "RGB". most_pixels: that a frame may have. Raises NotADicomImage, and whatever pydicom raises for
+    broken bytes.
     """
     dataset = _dataset(file)
     if "PixelData" not in dataset or not (dataset.get("Rows") and dataset.get("Columns")):
         raise NotADicomImage("a DICOM file without an image")
     rows, columns = int(dataset.Rows), int(dataset.Columns)
-    if rows * columns > MOST_PIXELS:
-        raise NotADicomImage(f"{columns} x {rows} is more than {MOST_PIXELS // 10**6} million pixels")
+    if rows * columns > most_pixels:
+        raise NotADicomImage(f"{columns} x {rows} is more than {most_pixels // 10**6} million pixels")
     frames = int(dataset.get("NumberOfFrames") or 1)
     pixels = _frame(dataset, frames // 2)
     if pixels.ndim == 3:

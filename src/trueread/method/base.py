@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from trueread.errors import InputError
+from trueread.model.classifier import Classifier
 from trueread.registry import Registry
 from trueread.training.hooks import Hooks, Setup, Step
 from trueread.training.ledger import Ledger
@@ -161,3 +162,14 @@ def class_counts(labels: Tensor, n_classes: int) -> Tensor:
     if labels.ndim == 2:
         raise InputError("this method needs one class per image, but the task is multilabel; use class-weights or erm.")
     return torch.bincount(labels, minlength=n_classes).float()
+
+
+def head_of(classifier: Classifier) -> nn.Linear:
+    """The last linear layer, with a bias. Raises InputError where there is none."""
+    head = classifier.network.get_submodule(classifier.head) if classifier.head else None
+    if not isinstance(head, nn.Linear) or head.bias is None:
+        raise InputError(
+            f"'{classifier.card.backbone}' does not end in a linear layer with a bias, which this method takes; take "
+            "another backbone."
+        )
+    return head

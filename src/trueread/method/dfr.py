@@ -9,9 +9,8 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from torch import nn
 
-from trueread.method.base import Method, class_counts, method
+from trueread.method.base import Method, class_counts, head_of, method
 from trueread.method.clean import PLANTED, clean_rows
 from trueread.method.groups import groups_of
 from trueread.method.probes import logits_of
@@ -72,8 +71,7 @@ class DFR(Method):
         )
         weight, bias = balanced_fit(x, y, groups, c=c, seed=seed)
         weight = weight / scaler.scale_
-        head = classifier.network.get_submodule(str(classifier.head))
-        assert isinstance(head, nn.Linear)
+        head = head_of(classifier)
         with torch.no_grad():
             head.weight.copy_(torch.from_numpy(weight))
             head.bias.copy_(torch.from_numpy(bias - weight @ scaler.mean_))

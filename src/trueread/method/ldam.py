@@ -7,10 +7,9 @@ from typing import Annotated, Any
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from trueread.errors import InputError
-from trueread.method.base import Method, class_counts, method
+from trueread.method.base import Method, class_counts, head_of, method
 from trueread.model.classifier import Classifier
 from trueread.training.hooks import Setup, Step, cross_entropy
 from trueread.training.ledger import Ledger
@@ -93,11 +92,3 @@ class Ldam(Method):
 
     def load_state(self, state: dict[str, Any], setup: Setup) -> None:
         self._count(setup)
-
-
-def head_of(classifier: Classifier) -> nn.Linear:
-    """The last linear layer, with a bias. Raises InputError where there is none."""
-    head = classifier.network.get_submodule(classifier.head) if classifier.head else None
-    if not isinstance(head, nn.Linear) or head.bias is None:
-        raise InputError(f"'{classifier.card.backbone}' ends in no linear layer with a bias, and ldam takes one.")
-    return head

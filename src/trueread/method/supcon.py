@@ -9,9 +9,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from trueread.method.base import Method, class_counts, method
+from trueread.method.base import Method, class_counts, head_of, method
 from trueread.method.class_weights import inverse_frequency
-from trueread.method.ldam import head_of
 from trueread.training.augment import augment_batch, recipe_for
 from trueread.training.hooks import Setup, Step, cross_entropy
 from trueread.training.ledger import Ledger
