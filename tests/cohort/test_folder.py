@@ -159,9 +159,9 @@ def test_hidden_and_other_files_are_passed_over_and_told_when_nothing_is_left(cl
     assert len(folder(str(clinic), size=16)) == 5
     for i in range(3):
         (clinic / "C").mkdir(exist_ok=True)
-        (clinic / "C" / f"{i}.DCM").write_bytes(b"x")
+        (clinic / "C" / f"{i}.MP4").write_bytes(b"x")
     (clinic / "C" / "LICENCE").write_bytes(b"x")
-    with pytest.raises(InputError, match=r"has no image \(it holds 3 .dcm, 1 without ending\); expected .*.png"):
+    with pytest.raises(InputError, match=r"has no image \(it holds 3 .mp4, 1 without ending\); expected .*.png"):
         folder(str(clinic))
 
 
