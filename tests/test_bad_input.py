@@ -23,7 +23,7 @@ import bad_files as bad
 from bad_files import Place
 from tiny import Foreign, tiny_cohort
 from tiny_runs import TRAIN, write_pictures
-from trueread import cli, commands
+from trueread import cli, commands, predicting
 from trueread.cohort.cohort import Cohort
 from trueread.cohort.read import read_image
 from trueread.cohort.source import load_cohort
@@ -629,7 +629,7 @@ PYTHON: list[tuple[str, Callable[[Place], Any], tuple[str, ...]]] = [
     ("study that is a number", lambda p: commands.run({"data": 3}, out=p.at / "x"), ("'data' must be", "found 3")),
     ("cohort without a test split", lambda p: commands.train(cohort(table=table_of(split="train")), out=p.at / "x", **{
         **TRAIN, "batch_size": 99}), ("batch_size is 99", "training images")),
-    ("predict without files", lambda p: commands.predict(p.run, []), ("there is no image", "give image files")),
+    ("predict without files", lambda p: predicting.predict(p.run, []), ("there is no image", "give image files")),
 ]  # fmt: skip
 
 

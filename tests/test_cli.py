@@ -17,7 +17,7 @@ import torch
 
 from tiny import tiny_cohort
 from tiny_runs import write_pictures
-from trueread import __version__, cli, commands, runner
+from trueread import __version__, cli, commands, predicting, runner
 from trueread.arguments import meant, pairs, typed_command
 from trueread.cells import cell_folder
 from trueread.errors import InputError
@@ -280,7 +280,7 @@ class TestStdout:
 class TestPredict:
     def test_python_csv_and_json_are_the_same_numbers(self, trueread, trained, pictures, tmp_path):
         folder, _ = trained
-        table = commands.predict(folder, [pictures / "mild"])
+        table = predicting.predict(folder, [pictures / "mild"])
         code, out, err = trueread("predict", folder, pictures / "mild")
         assert code == 0
         assert "file,decision,reason" not in err

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,21 +13,17 @@ import sklearn.metrics as sk
 import torch
 from PIL import Image
 
-from tiny import Foreign, tiny_cohort, tiny_config
-from tiny_runs import TRAIN, tiny_study, with_sites, write_pictures
+from tiny import Foreign, tiny_cohort
+from tiny_runs import TRAIN, tiny_study, with_sites
 from trueread import commands
 from trueread.audit.finding import Verdict
 from trueread.cells import cell_folder
-from trueread.cohort.source import load_cohort
 from trueread.cohort.split import assign_splits, save_split
-from trueread.commands import decisions, find_model, list_images
+from trueread.commands import find_model
 from trueread.errors import InputError
-from trueread.model.card import Card
 from trueread.model.classifier import Classifier
 from trueread.model.predictor import ProbabilityFunction, check_fits
 from trueread.progress import set_quiet
-from trueread.training.evaluate import predict_probabilities
-from trueread.training.loop import fit
 
 pytestmark = pytest.mark.usefixtures("quiet_and_on_one_thread")
 
@@ -228,158 +223,6 @@ class TestForeignModels:
         )
         with pytest.raises(InputError, match=r"must return .* values in \[0,1\]"):
             commands.audit(function, self.cohort())
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    return write_pictures(tmp_path_factory.mktemp("pictures") / "hospital")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory, pictures):
-    """A classifier trained on those pictures, saved."""
-    cohort = assign_splits(load_cohort(f"folder:{pictures}", size=16, patient=r"patient\d+"))
-    return fit(cohort, None, tiny_config(), quiet=True).classifier.save(tmp_path_factory.mktemp("model"))
-
-
-class TestPredict:
-    def test_it_says_what_the_cohort_path_says_of_the_same_files(self, model, pictures):
-        table = commands.predict(model, [pictures])
-        cohort = load_cohort(f"folder:{pictures}", size=16)
-        classifier = Classifier.load(model)
-        expected = pd.DataFrame(predict_probabilities(classifier, cohort), index=cohort.table["id"])
-        by_id = table.set_index(table["file"].map(lambda f: Path(f).relative_to(pictures).as_posix()))
-        assert len(by_id) == 120
-        stated = by_id.loc[expected.index, ["p:mild", "p:normal"]].to_numpy()
-        assert stated == pytest.approx(expected.to_numpy(), abs=1e-6)
-        assert stated.std() > 0.01
-        cut = classifier.card.threshold
-        assert (by_id.loc[expected.index, "decision"] == np.where(expected[1] >= cut, "normal", "mild")).all()
-        assert (table["reason"] == "").all()
-
-    def test_broken_files_have_a_row_with_the_reason_in_their_place(self, model, pictures, tmp_path):
-        good = sorted(pictures.rglob("*.png"))[:3]
-        (tmp_path / "empty.png").write_bytes(b"")
-        (tmp_path / "cut.png").write_bytes(good[0].read_bytes()[:70])
-        table = commands.predict(model, [good[0], tmp_path / "empty.png", good[1], tmp_path / "cut.png", good[2]])
-        assert [Path(f).name for f in table["file"]] == [
-            good[0].name, "empty.png", good[1].name, "cut.png", good[2].name,
-        ]  # fmt: skip
-        assert table["reason"].str.contains("empty")[1]
-        assert table["reason"].map(bool).tolist() == [False, True, False, True, False]
-        assert table.loc[[1, 3], ["p:mild", "p:normal", "decision"]].isna().all(axis=None)
-        alone = commands.predict(model, good)
-        assert table.loc[[0, 2, 4], "p:mild"].tolist() == pytest.approx(alone["p:mild"].tolist(), abs=1e-7)
-
-    def test_an_image_does_not_depend_on_the_others(self, model, pictures, tmp_path):
-        eight = sorted(pictures.rglob("*.png"))[:3]
-        pixels = np.asarray(Image.open(eight[0])).astype(np.uint16)
-        for name, factor in (("deep", 257), ("dim", 16)):
-            Image.fromarray(pixels * factor).save(tmp_path / f"{name}.png")
-        files = [*eight, tmp_path / "deep.png", tmp_path / "dim.png"]
-        for white in (255, 4095, 65535):
-            classifier = Classifier.load(model)
-            classifier.card.white = white
-            together = commands.predict(classifier, files)
-            alone = pd.concat(
-                [commands.predict(classifier, [f]) for f in files if f.name != "deep.png" or white != 4095]
-            )
-            read = together[together["reason"] == ""]
-            assert read["p:mild"].tolist() == pytest.approx(alone["p:mild"].tolist(), abs=1e-6)
-            assert len(read) == (4 if white == 4095 else 5)
-        classifier.card.white = 4095
-        bright = commands.predict(classifier, files).iloc[3]
-        assert bright["reason"] == f"brighter ({int(pixels.max()) * 257}) than the model's white (4095)"
-        with pytest.raises(InputError, match="all 1 images are brighter than the model's white"):
-            commands.predict(classifier, [tmp_path / "deep.png"])
-
-    def test_mostly_broken_files_still_give_rows_and_only_broken_ones_are_an_error(self, model, pictures, tmp_path):
-        (tmp_path / "x.png").write_bytes(b"no image")
-        table = commands.predict(model, [tmp_path / "x.png", next(pictures.rglob("*.png")), tmp_path / "x.png"])
-        assert table["reason"].map(bool).tolist() == [True, False, True]
-        with pytest.raises(InputError, match="1 of 1 files cannot be read"):
-            commands.predict(model, [tmp_path / "x.png"])
-
-    def test_folders_are_searched_in_the_order_of_reading(self, model, pictures, tmp_path):
-        source = next(pictures.rglob("*.png"))
-        for name in ("deep/er/scan10.png", "deep/er/scan2.PNG", "scan1.png", ".hidden.png", "notes.txt"):
-            path = tmp_path / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(source, path)
-        found = list_images([tmp_path])
-        assert [str(p.relative_to(tmp_path)) for p in found] == ["deep/er/scan2.PNG", "deep/er/scan10.png", "scan1.png"]
-        table = commands.predict(model, [tmp_path, source])
-        assert len(table) == 4
-        assert table["p:mild"].nunique() == 1
-
-    def test_one_overlay_per_image_that_can_be_opened_and_shows_evidence(self, model, pictures, tmp_path):
-        same_name = tmp_path / "other"
-        source = sorted(pictures.rglob("*.png"))[0]
-        same_name.mkdir()
-        shutil.copy(source, same_name / source.name)
-        (tmp_path / "broken.png").write_bytes(b"")
-        table = commands.predict(
-            model, [source, tmp_path / "broken.png", same_name, pictures / "normal"], explain=tmp_path / "overlays"
-        )
-        overlays = sorted((tmp_path / "overlays").glob("*.png"))
-        assert len(overlays) == len(table) - 1
-        assert overlays[0].name == f"00000-{source.stem}.png"
-        assert overlays[1].name == f"00002-{source.stem}.png"  # numbered like the rows
-        assert overlays[0].read_bytes() == overlays[1].read_bytes()
-        coloured = 0
-        for path in overlays:
-            with Image.open(path) as image:
-                assert image.size == (208, 208)
-                pixels = np.asarray(image.convert("RGB")).astype(int)
-                coloured += np.ptp(pixels, axis=2).max() > 20
-        assert coloured > 0
-        assert np.isnan(table["evidence"][1])
-        assert table["evidence"].drop(1).min() >= 0
-        assert table["evidence"].max() > 0
-
-    def test_sixteen_bits_are_the_same_picture(self, model, pictures, tmp_path):
-        source = sorted(pictures.rglob("*.png"))[0]
-        deep = np.asarray(Image.open(source)).astype(np.uint16) * 257
-        Image.fromarray(deep).save(tmp_path / "deep.png")
-        one, other = commands.predict(model, [source]), commands.predict(model, [tmp_path / "deep.png"])
-        assert one["p:mild"][0] == pytest.approx(other["p:mild"][0], abs=1e-6)
-
-    def test_what_cannot_be_predicted_is_said(self, model, tmp_path):
-        with pytest.raises(InputError, match=r"no file or folder .*nothing\.png"):
-            commands.predict(model, [tmp_path / "nothing.png"])
-        with pytest.raises(InputError, match="there is no image in"):
-            commands.predict(model, [tmp_path])
-        with pytest.raises(InputError, match=r"no saved classifier in .* \(no card\.json\)"):
-            commands.predict(tmp_path, [tmp_path])
-
-
-class TestDecisions:
-    def card(self, task: str, k: int, threshold=None) -> Card:
-        return Card(
-            backbone="x", classes=list("abc")[:k], task=task, channels=1, size=[4, 4], mean=[0.0], std=[1.0],
-            threshold=threshold,
-        )  # fmt: skip
-
-    def test_binary_at_the_threshold_which_counts_as_positive(self):
-        p = np.array([[0.7, 0.3], [0.75, 0.25], [0.76, 0.24]], np.float32)
-        assert decisions(p, self.card("binary", 2, 0.25)) == ["b", "b", "a"]
-        assert decisions(p, self.card("binary", 2)) == ["a", "a", "a"]
-
-    def test_a_threshold_between_two_neighbouring_float32_is_not_rounded(self):
-        low = np.float32(0.3)
-        high = np.nextafter(low, np.float32(1))
-        p = np.array([[1 - low, low], [1 - high, high]], np.float32)
-        assert decisions(p, self.card("binary", 2, (float(low) + float(high)) / 2)) == ["a", "b"]
-
-    def test_multiclass_the_most_probable(self):
-        p = np.array([[0.2, 0.5, 0.3], [0.4, 0.3, 0.3]], np.float32)
-        assert decisions(p, self.card("multiclass", 3)) == ["b", "a"]
-        assert decisions(p, self.card("ordinal", 3)) == ["b", "a"]
-
-    def test_multilabel_all_above_their_own_threshold(self):
-        p = np.array([[0.9, 0.2, 0.5], [0.1, 0.1, 0.1]], np.float32)
-        assert decisions(p, self.card("multilabel", 3, [0.8, 0.1, 0.6])) == ["a|b", "b"]
-        assert decisions(p, self.card("multilabel", 3)) == ["a|c", ""]
 
 
 class TestTrain:

@@ -23,13 +23,14 @@ if TYPE_CHECKING:
     from trueread.cohort.saved import save_cohort
     from trueread.cohort.source import load_cohort
     from trueread.cohort.split import apply_split, assign_splits, save_split
-    from trueread.commands import catalogue, predict, run, train
+    from trueread.commands import catalogue, run, train
     from trueread.errors import InputError, NotMeasured, TruereadError
     from trueread.method.base import Method, build_method
     from trueread.method.constructed import constructed
     from trueread.model.classifier import Classifier, Output
     from trueread.model.explain import explain, grad_cam
     from trueread.model.predictor import Predictor, ProbabilityFunction
+    from trueread.predicting import predict
     from trueread.shift.base import Shift
     from trueread.shift.label_noise import with_label_noise
     from trueread.stats import Estimate
@@ -51,13 +52,14 @@ _HOMES = {
     "trueread.cohort.saved": ("save_cohort",),
     "trueread.cohort.source": ("load_cohort",),
     "trueread.cohort.split": ("apply_split", "assign_splits", "save_split"),
-    "trueread.commands": ("catalogue", "predict", "run", "train"),
+    "trueread.commands": ("catalogue", "run", "train"),
     "trueread.errors": ("InputError", "NotMeasured", "TruereadError"),
     "trueread.method.base": ("Method", "build_method"),
     "trueread.method.constructed": ("constructed",),
     "trueread.model.classifier": ("Classifier", "Output"),
     "trueread.model.explain": ("explain", "grad_cam"),
     "trueread.model.predictor": ("Predictor", "ProbabilityFunction"),
+    "trueread.predicting": ("predict",),
     "trueread.shift.base": ("Shift",),
     "trueread.shift.label_noise": ("with_label_noise",),
     "trueread.stats": ("Estimate",),

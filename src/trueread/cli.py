@@ -238,26 +238,33 @@ def check(
 def predict(
     model: Model,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="image files, or folders of them")],
-    explain: Annotated[Path | None, typer.Option(help="folder for an overlay PNG (Grad-CAM) per image")] = None,
+    explain: Annotated[Path | None, typer.Option(help="folder for an overlay PNG per image")] = None,
+    dicom: Annotated[Path | None, typer.Option(help="folder for the same as DICOM secondary captures")] = None,
+    how: Annotated[str, typer.Option(help="the evidence: grad-cam, grad-cam++ or occlusion")] = "grad-cam",
+    cut: Annotated[float, typer.Option(help="boxes hold what reaches this share of the strongest evidence")] = 0.5,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="CSV file; stdout by default")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Calibrated probabilities of images, as CSV or JSON, with overlays on request.
+    """Calibrated probabilities of images, as CSV or JSON; which of them not to rely on; overlays on request.
 
     Examples:
 
     `trueread predict runs/skin new/*.jpg > predictions.csv`
 
     `trueread predict runs/skin new/ --explain overlays/ --json`
+
+    `trueread predict runs/chest study/*.dcm --dicom captures/ -o predictions.csv`
     """
-    from trueread import commands
+    from trueread import commands, predicting
     from trueread.files import write_text
     from trueread.progress import say
 
-    table = commands.predict(model, images, explain=explain)
+    table = predicting.predict(model, images, explain=explain, dicom=dicom, how=how, cut=cut)
     if as_json:  # 15 digits, because the 10 decimals of the default leave little of a small probability
         text = table.to_json(orient="records", force_ascii=False, double_precision=15) + "\n"
     else:
+        if "boxes" in table:
+            table["boxes"] = [json.dumps(b) if isinstance(b, list) else "" for b in table["boxes"]]
         text = table.to_csv(index=False)
     if out is None:
         sys.stdout.write(text)

@@ -7,11 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-import torch
-from torch import Tensor
-
 from trueread.audit.base import AUDITS, build_audits, run_audits
 from trueread.audit.finding import Finding
 from trueread.audit.subject import Subject
@@ -19,7 +14,6 @@ from trueread.cells import cell_folder
 from trueread.claim import SPLIT_FILE
 from trueread.cohort.check.base import CHECKS
 from trueread.cohort.cohort import Cohort
-from trueread.cohort.read import list_images, read_images, white_levels, without_too_bright
 from trueread.cohort.source import SOURCES, load_cohort
 from trueread.cohort.split import apply_split, extend_split, split_note
 from trueread.errors import InputError, unknown
@@ -28,21 +22,16 @@ from trueread.method.base import METHODS
 from trueread.model.backbone import BACKBONES, MONAI_NETWORKS
 from trueread.model.card import CARD_FILE
 from trueread.model.classifier import Classifier
-from trueread.model.explain import grad_cam
 from trueread.model.predictor import Predictor
 from trueread.options import option_names, validate
 from trueread.paper.base import PAPERS, run_paper
-from trueread.progress import say, track
+from trueread.progress import say
 from trueread.record import metrics_table, write_lists
 from trueread.report import write_report
-from trueread.report.evidence import write_overlay
 from trueread.runner import run_study
 from trueread.shift.base import SHIFTS
-from trueread.stats import decide
 from trueread.study import Study, load_study
-from trueread.training.batches import batch_slices
 
-PREDICT_BATCH = 64
 RUN_DEPTH = 4  # folders from a model up to its run: its seed, its method, all methods, the run
 
 
@@ -123,94 +112,6 @@ def audit(
             write_csv(Path(out) / "metrics.csv", metrics_table([(subject.name, findings)]))
             write_lists(findings, Path(out))
     return findings
-
-
-def predict(
-    model: Classifier | str | Path, images: Sequence[str | Path], *, explain: str | Path | None = None
-) -> pd.DataFrame:
-    """Calibrated probabilities of image files: a row each with file, decision, `p:<class>`, or why it was not read.
-
-    images: files, or folders that are searched for images. explain: folder for an overlay PNG per image, Grad-CAM of
-    the most probable class; its largest evidence, in logit units, is the column `evidence`. All overlays share one
-    colour scale, set by the strongest evidence among the first images. What an image gets does not depend on the
-    others: each is scaled by its own file's white (see `white_levels`). Raises InputError when none can be read.
-    """
-    classifier = Classifier.load(find_model(model)) if isinstance(model, (str, Path)) else model
-    card = classifier.card
-    if len(card.size) != 2 or card.size[0] != card.size[1]:
-        raise InputError(f"predict reads square images; this model was trained on {'x'.join(map(str, card.size))}.")
-    files = list_images(images)
-    known = card.white if card.white > 255 else None
-    read = read_images(
-        files, size=card.size[0], channels=card.channels, fit=card.fit, white=known, tolerated=1, what="reading"
-    )
-    read, white = without_too_bright(read, white_levels(read, card.white), files)
-    say(f"decision: {decision_rule(card)}.")
-    overlays = Overlays(Path(explain)) if explain is not None else None
-    parts, evidence = [], []
-    slices = batch_slices(len(read.images), PREDICT_BATCH)
-    for part in track(slices, what="predicting", unit="batches"):
-        levels = white[part].astype(np.float32)[:, None, None, None]
-        batch = torch.from_numpy(np.divide(read.images[part], levels, dtype=np.float32))
-        with torch.no_grad():
-            probabilities = classifier.probabilities(batch).numpy()
-        parts.append(probabilities)
-        if overlays is not None:
-            names = [f"{i:05d}-{files[i].stem}.png" for i in read.kept[part]]
-            evidence += overlays.write(classifier, batch, probabilities.argmax(1), names)
-    p = np.concatenate(parts)
-    table = pd.DataFrame({"file": [str(files[i]) for i in read.kept], "decision": decisions(p, card), "reason": ""})
-    for k, name in enumerate(card.classes):
-        table[f"p:{name}"] = p[:, k]
-    if overlays is not None:
-        table["evidence"] = evidence
-    table.index = pd.Index(read.kept)
-    broken = pd.DataFrame({"file": [str(files[i]) for i in read.omitted.index], "reason": read.omitted["reason"]})
-    return pd.concat([table, broken]).sort_index().reset_index(drop=True)
-
-
-class Overlays:
-    """Overlay PNGs of many images on one colour scale, which the first batch sets."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.full_colour = folder, 0.0
-        with writing(folder, option="--explain"):
-            folder.mkdir(parents=True, exist_ok=True)
-
-    def write(self, classifier: Classifier, images: Tensor, targets: np.ndarray, names: Sequence[str]) -> list[float]:
-        """Write a PNG per image of the batch [B,C,H,W] in [0,1]; returns each map's largest evidence, in logits."""
-        explanation = grad_cam(classifier, images, torch.from_numpy(targets))
-        maps = explanation.maps.numpy()
-        if not self.full_colour:
-            self.full_colour = float(maps.max())
-            say(f"evidence from layer {explanation.layer}; full colour is {self.full_colour:.3g} logit units.")
-        with writing(self.folder, option="--explain"):
-            for image, evidence, name in zip(images.numpy(), maps, names, strict=True):
-                write_overlay(image, evidence, self.folder / name, white=1.0, full_colour=self.full_colour)
-        return [float(m.max()) for m in maps]
-
-
-def decisions(probabilities: np.ndarray, card: Any) -> list[str]:
-    """What the classifier says at its threshold: one class name; for multilabel those above it, joined by "|"."""
-    cut = 0.5 if card.threshold is None else card.threshold
-    made = decide(probabilities.astype(np.float64), task=card.task, threshold=cut)  # float32 would round the threshold
-    if card.task == "multilabel":
-        return ["|".join(c for c, yes in zip(card.classes, row, strict=True) if yes) for row in made]
-    return [card.classes[int(k)] for k in made]
-
-
-def decision_rule(card: Any) -> str:
-    """The rule of `decisions` in words: which class from which probability on, or the most probable class."""
-    if card.task in ("multiclass", "ordinal"):
-        return "the most probable class"
-    cut = 0.5 if card.threshold is None else card.threshold
-    if card.task == "binary":
-        return (
-            f"'{card.classes[1]}' from a probability of {cut:.3g} on ({card.threshold_rule}), else '{card.classes[0]}'"
-        )
-    cuts = np.broadcast_to(cut, len(card.classes))
-    each = ", ".join(f"'{name}' from {c:.3g} on" for name, c in zip(card.classes, cuts, strict=True))
-    return f"every class that reaches its probability: {each}"
 
 
 def report(run_folder: str | Path) -> Path:
@@ -321,4 +222,4 @@ def _say_what_is_asked(subject: Subject) -> None:
     say(f"asked about {n} {'test ' if cohort.is_split else ''}images {patients}{left_out}.")
 
 
-__all__ = ["audit", "catalogue", "predict", "report", "run", "run_paper", "train"]
+__all__ = ["audit", "catalogue", "report", "run", "run_paper", "train"]

@@ -48,6 +48,7 @@ from trueread.study import MethodSection, PlantSection, Study
 from trueread.training.checkpoint import drop_checkpoint
 from trueread.training.device import choose_device, choose_precision, describe
 from trueread.training.evaluate import predict_probabilities
+from trueread.training.limits import set_limits
 from trueread.training.loop import fit
 from trueread.training.plan import check_trainable
 from trueread.training.processes import processes
@@ -201,6 +202,9 @@ def train_cell(study: Study, cohort: Cohort, section: MethodSection, made: Metho
     fitted = fit(cohort, made, study.train, seed=seed, folder=cell, what=what)
     if not processes().leads:
         return
+    rows = np.concatenate([cohort.rows("val"), cohort.rows("test")])
+    probabilities = predict_probabilities(fitted.classifier, cohort, rows)
+    set_limits(fitted.classifier, cohort, probabilities=probabilities[: len(cohort.rows("val"))])
     card = fitted.classifier.card
     card.training |= {"method": section.name, "method_options": section.options}
     card.versions = {k: v for k, v in environment().items() if k in ("trueread", "python", "torch", "timm", "monai")}
@@ -209,8 +213,7 @@ def train_cell(study: Study, cohort: Cohort, section: MethodSection, made: Metho
     fitted.classifier.save(cell / "model")
     write_history(cell, fitted.history)
     write_method(cell, section, fitted.report)
-    rows = np.concatenate([cohort.rows("val"), cohort.rows("test")])
-    write_predictions(cell, cohort, rows, predict_probabilities(fitted.classifier, cohort, rows))
+    write_predictions(cell, cohort, rows, probabilities)
     drop_checkpoint(cell / "checkpoints")
     best = fitted.history.loc[fitted.history["selected"]].iloc[0]
     auroc = best.get("val_auroc", float("nan"))

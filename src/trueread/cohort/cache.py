@@ -88,7 +88,9 @@ def default_folder() -> Path:
     return Path(pooch.os_cache("trueread"))
 
 
-def open_cached(cache: Cache, jobs: Sequence[Job], asked: Mapping[str, Any], *, tolerated: float) -> Decoded | None:
+def open_cached(
+    cache: Cache, jobs: Sequence[Job], asked: Mapping[str, Any], *, tolerated: float | None
+) -> Decoded | None:
     """The images of `jobs` when all are in the cache and no file has changed, else None. Call it in `pillow_ready`.
 
     asked: see `store.options_asked`. tolerated: see `read_images`; raises InputError as it does.
@@ -111,7 +113,7 @@ def open_cached(cache: Cache, jobs: Sequence[Job], asked: Mapping[str, Any], *, 
 
 
 def decode_to_cache(
-    cache: Cache, jobs: Sequence[Job], recipe: Recipe, asked: Mapping[str, Any], *, tolerated: float, what: str
+    cache: Cache, jobs: Sequence[Job], recipe: Recipe, asked: Mapping[str, Any], *, tolerated: float | None, what: str
 ) -> Decoded:
     """Decode what is not in the cache yet, and open it. Call it in `pillow_ready`.
 
@@ -171,7 +173,7 @@ def _digests(store: Store) -> dict[str, str]:
     return {"images": content_digest(store.images())} | ({} if masks is None else {"masks": content_digest(masks)})
 
 
-def _result(store: Store, jobs: Sequence[Job], digests: Mapping[str, str], *, tolerated: float) -> Decoded:
+def _result(store: Store, jobs: Sequence[Job], digests: Mapping[str, str], *, tolerated: float | None) -> Decoded:
     images, masks = store.images(), store.masks()
     read = decoded(jobs, store.index.records, store.index.reasons, images, masks, tolerated=tolerated)
     known = [Known(images, digests["images"], int(read.brightest.max()))]

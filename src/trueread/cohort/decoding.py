@@ -63,7 +63,7 @@ class Decoded:
     known: tuple[Known, ...] = field(default=())
 
 
-def decode_to_memory(jobs: Sequence[Job], recipe: Recipe, *, tolerated: float, what: str) -> Decoded:
+def decode_to_memory(jobs: Sequence[Job], recipe: Recipe, *, tolerated: float | None, what: str) -> Decoded:
     """All readable images in one array. Raises InputError when they do not fit in memory, and as `decoded` does."""
     _refuse_too_large(len(jobs), recipe)
     images = InMemory(len(jobs), recipe.shape)
@@ -89,19 +89,19 @@ def outcome_of(picture: Picture) -> tuple[int, int, int, int]:
 
 def decoded(
     jobs: Sequence[Job], outcomes: np.ndarray, reasons: Mapping[int, str], images: np.ndarray,
-    masks: np.ndarray | None, *, tolerated: float, known: tuple[Known, ...] = (),
+    masks: np.ndarray | None, *, tolerated: float | None, known: tuple[Known, ...] = (),
 ) -> Decoded:  # fmt: skip
     """The result of reading, from what came of each job. outcomes: of a type that has the fields of `OUTCOME`, and
     perhaps the `stamp` of each job's files, which then need not be asked for again.
 
-    Raises InputError when more than `tolerated` of the files cannot be read, or all of them.
+    Raises InputError when more than `tolerated` of the files cannot be read, or all of them, unless it is None.
     """
     kept = np.flatnonzero(outcomes["white"])
     omitted = pd.DataFrame(
         {"path": [jobs[i][0] for i in sorted(reasons)], "reason": [reasons[i] for i in sorted(reasons)]},
         index=sorted(reasons), dtype=str,
     )  # fmt: skip
-    if len(omitted) > tolerated * len(jobs) or not len(kept):
+    if tolerated is not None and (len(omitted) > tolerated * len(jobs) or not len(kept)):
         shown = [f"{in_short(path)}: {in_short(reason)}" for path, reason in omitted.head(2).itertuples(index=False)]
         raise InputError(
             f"{len(omitted)} of {len(jobs)} files cannot be read ({'; '.join(shown)}{', ...' * (len(omitted) > 2)}); "

@@ -50,7 +50,7 @@ def read_image(path: AnyPath, *, size: int, channels: Literal[1, 3], fit: Fit = 
 
 def read_images(
     paths: Sequence[AnyPath], *, size: int, channels: Channels = "auto", fit: Fit = "crop",
-    masks: Sequence[AnyPath | None] | None = None, white: int | None = None, tolerated: float = 0.5,
+    masks: Sequence[AnyPath | None] | None = None, white: int | None = None, tolerated: float | None = 0.5,
     cache: Cache | None = None, what: str = "reading images",
 ) -> Decoded:  # fmt: skip
     """Many image files as one array; see `read_image` for what happens to each.
@@ -59,7 +59,7 @@ def read_images(
     masks: a mask file for each image, None where nothing is marked; see `decode_mask`. An image whose mask cannot be
         read is left out too.
     white: what the caller will take for white, when that is known; nothing is then said of dark 16-bit files.
-    tolerated: share of the files that may be broken. what: the words beside the progress bar.
+    tolerated: share of the files that may be broken; with None all may be. what: the words beside the progress bar.
     cache: where to keep the pixels; the array is then a file mapped into memory, and bit for bit what it is without.
     If any image has 16 bits, all are uint16 and the 8-bit ones are scaled by 257, so that white is 65535 for both; a
     line says so. Broken files are listed in `omitted`. Raises InputError when more than `tolerated` are, when all are,
@@ -77,7 +77,7 @@ def read_images(
 
 
 def _decoded(
-    jobs: Sequence[Job], size: int, channels: Channels, fit: Fit, with_masks: bool, tolerated: float,
+    jobs: Sequence[Job], size: int, channels: Channels, fit: Fit, with_masks: bool, tolerated: float | None,
     cache: Cache | None, what: str,
 ) -> Decoded:  # fmt: skip
     """From the cache when they are there; else decoded, into the cache when there is one and they are many."""
@@ -135,11 +135,6 @@ def without_too_bright(read: Decoded, white: np.ndarray, files: Sequence[Path]) 
     """
     brightest = read.brightest
     fits = brightest <= white
-    if not fits.any():
-        raise InputError(
-            f"all {len(fits)} images are brighter than the model's white (the first reaches {brightest[0]}, white is "
-            f"{white[0]}); give images of the kind it was trained on."
-        )
     rows = read.kept[~fits]
     reasons = [
         f"brighter ({b}) than the model's white ({w})" for b, w in zip(brightest[~fits], white[~fits], strict=True)

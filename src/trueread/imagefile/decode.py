@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import stat
 import warnings
@@ -276,6 +277,23 @@ def _marked(mask: Image.Image) -> np.ndarray:
     values = values if values.ndim == 2 else values.max(axis=2)
     half = 32767 if sixteen else 127
     return values > (half if values.max() > half else 0)
+
+
+def on_original(
+    place: tuple[float, float, float, float], *, size: int, fit: Fit, width: int, height: int
+) -> tuple[int, int, int, int]:
+    """A box (left, top, right, bottom) of the fitted picture, size x size, in pixels of its original of width x height;
+    ends excluded, rounded outwards, inside the original.
+    """
+    if fit == "stretch":
+        scale, shift = (width / size, height / size), (0.0, 0.0)
+    else:
+        side = max(width, height) if fit == "pad" else min(width, height)
+        scale, shift = (side / size, side / size), ((width - side) / 2, (height - side) / 2)
+    left, top, right, bottom = (place[i] * scale[i % 2] + shift[i % 2] for i in range(4))
+    slack = 1e-6  # of rounding, that should not cost a pixel
+    low = max(0, math.floor(left + slack)), max(0, math.floor(top + slack))
+    return (*low, min(width, math.ceil(right - slack)), min(height, math.ceil(bottom - slack)))
 
 
 def _fitted(image: Image.Image, size: int, fit: Fit) -> Image.Image:

@@ -18,6 +18,20 @@ CARD_FORMAT: Literal[1] = 1  # raised when an older trueread could misread a new
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
+class Limits(BaseModel):
+    """Beyond which a classifier's answer is marked as one not to rely on; see `trueread.model.limits`.
+
+    margin: log odds; an image whose decision is nearer than this to another one is unsure. distance: of its features to
+        those of training images; one that is further off is unusual. None for a network whose features are not known.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    margin: float = Field(ge=0)
+    distance: float | None = Field(default=None, ge=0)
+    rule: str = Field(description="how both were chosen, and on what")
+
+
 class Card(BaseModel):
     """What a classifier expects, what it answers, and how it was made.
 
@@ -46,6 +60,7 @@ class Card(BaseModel):
     threshold: Share | list[Share] | None = None
     threshold_rule: str = "the most probable class"
     temperature: float = Field(default=1.0, gt=0)
+    limits: Limits | None = None
     training: dict[str, Any] = Field(default_factory=dict, description="method, seed, epochs, selection rule, ...")
     data_digest: str = ""
     versions: dict[str, str] = Field(default_factory=dict)

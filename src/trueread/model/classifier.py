@@ -17,9 +17,10 @@ from trueread.model.backbone import Stem, build_backbone
 from trueread.model.card import CARD_FILE, Card, foreign_card, read_card
 from trueread.model.predictor import Predictor, device_of
 from trueread.model.taps import capture, find_head, find_taps
-from trueread.model.weights import load_into, read_weights, save_weights
+from trueread.model.weights import load_into, read_weights, save_tensors, save_weights
 
-WEIGHTS_FILE = "weights.safetensors"
+WEIGHTS_FILE, TYPICAL_FILE = "weights.safetensors", "typical.safetensors"
+TYPICAL = "features"
 
 
 class Output(NamedTuple):
@@ -36,6 +37,8 @@ class Classifier(nn.Module):
 
     network: float [B,C,...] (normalised) -> logits [B,K]. taps: name -> (module path inside `network`, channels).
     head: path of the last linear layer inside `network`.
+    typical: half [m,F], features of training images, of length 1, beside which new ones are unusual or not; see
+    `trueread.model.limits`. None before they are known.
     """
 
     has_gradients = True
@@ -47,6 +50,7 @@ class Classifier(nn.Module):
         self.network, self.card, self.taps, self.head = network, card, dict(taps), head
         self.mean: Tensor
         self.std: Tensor
+        self.typical: Tensor | None = None
         shape = (1, card.channels, *(1 for _ in card.size))
         self.register_buffer("mean", torch.tensor(card.mean).view(shape), persistent=False)
         self.register_buffer("std", torch.tensor(card.std).view(shape), persistent=False)
@@ -196,11 +200,13 @@ class Classifier(nn.Module):
                 )
 
     def save(self, folder: str | Path) -> Path:
-        """Write `weights.safetensors` and `card.json` into `folder`, each complete or not at all. Returns the
-        folder.
+        """Write `weights.safetensors`, `card.json` and, where they are known, `typical.safetensors` into `folder`, each
+        complete or not at all. Returns the folder.
         """
         folder = Path(folder)
         save_weights(self.network, folder / WEIGHTS_FILE)
+        if self.typical is not None:
+            save_tensors({TYPICAL: self.typical}, folder / TYPICAL_FILE)
         write_json(folder / CARD_FILE, self.card.model_dump())
         return folder
 
@@ -230,7 +236,17 @@ class Classifier(nn.Module):
             raise InputError(
                 f"the weights in {folder} do not fit its card ({reason}); restore the card that was saved with them."
             ) from None
+        if card.limits is not None and card.limits.distance is not None:
+            classifier.typical = _typical(folder / TYPICAL_FILE)
         return classifier.eval()
+
+
+def _typical(path: Path) -> Tensor:
+    """The features of training images that `save` wrote."""
+    found = read_weights(path).get(TYPICAL)
+    if found is None or found.ndim != 2 or not len(found):
+        raise InputError(f"{path} holds no features of training images; restore the file that was saved.")
+    return found
 
 
 def require_gradients(predictor: Predictor) -> Classifier:

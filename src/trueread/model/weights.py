@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,13 @@ from trueread.files import whole
 
 def save_weights(network: nn.Module, path: Path) -> None:
     """Write the state dict as safetensors, whole or not at all."""
+    save_tensors(network.state_dict(), path)
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write named tensors as safetensors, whole or not at all."""
     with whole(path) as part:
-        save_file({k: v.detach().cpu().contiguous().clone() for k, v in network.state_dict().items()}, str(part))
+        save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, str(part))
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

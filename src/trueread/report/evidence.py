@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,10 +10,11 @@ from typing import TYPE_CHECKING
 import matplotlib
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 from scipy import ndimage
 
 if TYPE_CHECKING:
+    from trueread.audit.boxes import Box
     from trueread.audit.strip import Strip
 
 LEVELS = 64  # steps of the colour scale; a palette this short keeps an overlay at a few kilobytes
@@ -54,9 +56,9 @@ def mask_outline(mask: NDArray) -> NDArray[np.uint8]:
     return (edge + 2 * rim).astype(np.uint8)
 
 
-def display_size(height: int, width: int) -> tuple[int, int]:
-    """(height, width) in which an image is shown: its longer side is DISPLAY_SIDE."""
-    scale = DISPLAY_SIDE / max(height, width)
+def display_size(height: int, width: int, *, side: int = DISPLAY_SIDE) -> tuple[int, int]:
+    """(height, width) in which an image is shown: its longer side is `side`."""
+    scale = side / max(height, width)
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
@@ -65,9 +67,18 @@ def write_image(image: NDArray, path: Path, *, white: float) -> None:
     _picture(image, white=white).save(path, optimize=True)
 
 
-def write_overlay(image: NDArray, evidence: NDArray, path: Path, *, white: float, full_colour: float) -> None:
-    """An image [C,H,W] with its evidence map [H,W] laid over it, as one PNG; see `evidence_levels` for the scale."""
-    _overlaid(image, evidence, white=white, full_colour=full_colour).save(path)
+def overlay(
+    image: NDArray, evidence: NDArray, *, white: float, full_colour: float, boxes: Sequence[Box] = (),
+    side: int = DISPLAY_SIDE,
+) -> Image.Image:  # fmt: skip
+    """An image [C,H,W] with its evidence map [H,W] and boxes laid over it; see `evidence_levels` for the scale."""
+    picture = _overlaid(image, evidence, white=white, full_colour=full_colour, side=side)
+    scale = side / max(image.shape[1:])
+    draw = ImageDraw.Draw(picture)
+    for box in boxes:
+        at = [round(v * scale) for v in (box.left, box.top, box.right, box.bottom)]
+        draw.rectangle((at[0], at[1], at[2] - 1, at[3] - 1), outline=OUTLINE[1][:3])
+    return picture
 
 
 def write_strip(strip: Strip, path: Path) -> None:
@@ -88,18 +99,20 @@ def write_strip(strip: Strip, path: Path) -> None:
     sheet.save(path, optimize=True)
 
 
-def _overlaid(image: NDArray, evidence: NDArray, *, white: float, full_colour: float) -> Image.Image:
-    shown = _resized(evidence.astype(np.float32), Image.Resampling.BILINEAR)
+def _overlaid(
+    image: NDArray, evidence: NDArray, *, white: float, full_colour: float, side: int = DISPLAY_SIDE
+) -> Image.Image:
+    shown = _resized(evidence.astype(np.float32), Image.Resampling.BILINEAR, side=side)
     palette = np.array(evidence_palette(), dtype=np.uint8)
     colours = Image.fromarray(palette[evidence_levels(shown, full_colour=full_colour)])
-    return Image.alpha_composite(_picture(image, white=white).convert("RGBA"), colours).convert("RGB")
+    return Image.alpha_composite(_picture(image, white=white, side=side).convert("RGBA"), colours).convert("RGB")
 
 
-def _picture(image: NDArray, *, white: float) -> Image.Image:
+def _picture(image: NDArray, *, white: float, side: int = DISPLAY_SIDE) -> Image.Image:
     eight = np.round(np.clip(image.astype(np.float64) / white, 0, 1) * 255).astype(np.uint8)
     picture = Image.fromarray(eight[0] if len(eight) == 1 else np.moveaxis(eight, 0, -1))
-    height, width = display_size(*image.shape[1:])
-    smooth = Image.Resampling.BICUBIC if max(image.shape[1:]) < DISPLAY_SIDE else Image.Resampling.LANCZOS
+    height, width = display_size(*image.shape[1:], side=side)
+    smooth = Image.Resampling.BICUBIC if max(image.shape[1:]) < side else Image.Resampling.LANCZOS
     return picture.resize((width, height), smooth)
 
 
@@ -115,8 +128,8 @@ def write_outline(mask: NDArray, path: Path) -> None:
     _write_palette(mask_outline(shown > 0.5), path, OUTLINE)
 
 
-def _resized(values: NDArray[np.float32], how: Image.Resampling) -> NDArray:
-    height, width = display_size(*values.shape)
+def _resized(values: NDArray[np.float32], how: Image.Resampling, *, side: int = DISPLAY_SIDE) -> NDArray:
+    height, width = display_size(*values.shape, side=side)
     return np.asarray(Image.fromarray(values).resize((width, height), how))
 
 
