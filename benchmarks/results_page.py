@@ -17,6 +17,7 @@ from typing import Any
 
 import danil_page
 import nonrobust_page
+import pneumonia_page
 import reliability_page
 import shortcut_page
 import specialist_page
@@ -211,6 +212,8 @@ SECTIONS = {
     "step-e-gpu": step_e_page.section,
     "danil-cpu": danil_page.section,
     "danil-gpu": danil_page.section,
+    "pneumonia-cpu": pneumonia_page.section,
+    "pneumonia-gpu": pneumonia_page.section,
     "shortcut-audits": shortcut_page.section,
     "copies": copies_section,
     "speed": speed_section,

@@ -14,7 +14,7 @@ from tiny import tiny_cohort
 from trueread.audit.subject import Member, Subject
 from trueread.commands import run_paper
 from trueread.errors import InputError
-from trueread.paper import base, cohorts, danil, nonrobust, specialist, step_e
+from trueread.paper import base, cohorts, danil, nonrobust, pneumonia, specialist, step_e
 from trueread.paper.base import Paper
 from trueread.paper.side_by_side import side_by_side
 from trueread.paper.specialist import CUES, Scale, SpecialistPaper, cohort_of
@@ -285,3 +285,35 @@ class TestDanil:
         assert [r["arm"] for r in result["distractors"]] == list(danil.SHOWN)
         assert result["distractors"][0]["pairs"]
         assert [r["what"] for r in result["variations"]] == ["form A"]
+
+
+class TestPneumonia:
+    @pytest.fixture
+    def tiny(self, monkeypatch):
+        scale = replace(
+            pneumonia.PneumoniaPaper.scales["smoke"], backbones=("compact",), train_images=60, images=16, resamples=100,
+            located_train={"epochs": 1, "batch_size": 16},
+        )  # fmt: skip
+        monkeypatch.setattr(pneumonia.PneumoniaPaper, "scales", {"smoke": scale})
+        chosen = {k: pneumonia.VARIATIONS[k] for k in ("cross-entropy alone", "the other head")}
+        monkeypatch.setattr(pneumonia, "VARIATIONS", chosen)
+        monkeypatch.setitem(cohorts.COHORTS, "phantom", {"source": "phantom", "n_images": 160})
+
+    def test_recipe_variations_limits_and_maps(self, tmp_path, tiny):
+        result = json.loads(run_paper("pneumonia", out=tmp_path, jobs=1).read_text())
+        [row] = result["rows"]
+        assert set(row["measures"]) == set(pneumonia.COLUMNS)
+        assert row["weights"].startswith("none")
+        assert 0 <= row["abstained"]["share"] <= 1
+        assert set(row["maps"]) == set(pneumonia.MAPS)
+        assert [r["what"] for r in result["variations"]] == ["cross-entropy alone", "the other head"]
+        assert result["variations"][1]["n_weights"] < row["n_weights"]
+        assert [r["how"] for r in result["places"]] == ["grad-cam", "grad-cam++"]
+        assert {"pointing", "mass", "box-precision", "mass-over-centre"} <= set(result["places"][0]["measures"])
+        images = np.sum([s["images"] for s in result["split"][0].values()])
+        assert images <= 160
+        assert set(result["split"][0]) == {"train", "val", "test"}
+
+    def test_backbones_whose_last_layer_alone_is_new(self):
+        assert pneumonia.recipe_of("resnet18")["head"] == "mlp"
+        assert pneumonia.recipe_of("efficientnet_b0")["head"] == "linear"

@@ -247,3 +247,16 @@ def test_the_five_real_studies_are_there():
     assert {p.stem for p in (STUDIES / "real").glob("*.yaml")} >= {
         "kermany", "ham10000", "breastmnist", "retinamnist", "adrenalmnist3d",
     }  # fmt: skip
+
+
+def test_the_recipe_of_the_protocol_is_that_of_the_study_files():
+    from trueread.paper.pneumonia import BACKBONES, METHOD, SPLIT, recipe_of
+    from trueread.training.config import TrainConfig
+
+    found = {}
+    for path in (STUDIES / "pneumonia").glob("*.yaml"):
+        made = load_study(path)
+        found[made.train.backbone] = made.train
+        assert [m.name for m in made.methods] == [METHOD]
+        assert made.split.model_dump(exclude={"file"}) == SPLIT
+    assert found == {b: TrainConfig(**recipe_of(b, weights="hub")) for b in BACKBONES}

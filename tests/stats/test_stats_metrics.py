@@ -63,6 +63,7 @@ SKLEARN: dict[str, dict[str, Oracle]] = {
         "balanced-accuracy": lambda p, y: sk.balanced_accuracy_score(y, p[:, 1] >= 0.5),
         "macro-f1": lambda p, y: sk.f1_score(y, p[:, 1] >= 0.5, average="macro", zero_division=0),
         "weighted-f1": lambda p, y: sk.f1_score(y, p[:, 1] >= 0.5, average="weighted", zero_division=0),
+        "f1": lambda p, y: sk.f1_score(y, p[:, 1] >= 0.5, zero_division=0),
         "sensitivity": lambda p, y: sk.recall_score(y, p[:, 1] >= 0.5),
         "specificity": lambda p, y: sk.recall_score(y, p[:, 1] >= 0.5, pos_label=0),
         "sensitivity-at-90-specificity": lambda p, y: roc_at_90(p[:, 1], y),

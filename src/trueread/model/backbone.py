@@ -10,9 +10,11 @@ from torch import nn
 
 from trueread.errors import InputError, unknown
 from trueread.model.compact import Compact
+from trueread.options import option_names
 from trueread.registry import Registry
 
 Stem = Literal["auto", "standard", "small"]
+ALEXNET_SIDE = 63  # below, its pooling has nothing left
 SMALL_SIDE = 64  # up to here a standard stem (stride 4) leaves too small a map
 
 MONAI_NETWORKS = ("resnet10", "resnet18", "resnet34", "resnet50", "densenet121")
@@ -53,10 +55,12 @@ def build_backbone(
     small = stem == "small" or (stem == "auto" and len(size) == 2 and max(size) <= SMALL_SIDE)
     known = {e.name: e for e in BACKBONES.entries()}
     if name in known:
-        if pretrained:
-            raise InputError(f"'{name}' has no weights on the hub; give `weights: none` or a local file.")
         factory: Callable[..., Backbone] = known[name].factory
-        return factory(channels=channels, size=size)
+        if not pretrained:
+            return factory(channels=channels, size=size)
+        if "pretrained" not in option_names(factory):
+            raise InputError(f"'{name}' has no weights on the hub; give `weights: none` or a local file.")
+        return factory(channels=channels, size=size, pretrained=True)
     if name.startswith("monai:"):
         return _from_monai(name, channels=channels, size=size, pretrained=pretrained)
     return _from_timm(name, channels=channels, size=size, small=small, forced=stem == "small", pretrained=pretrained)
@@ -69,6 +73,42 @@ def compact(*, channels: int, size: tuple[int, ...]) -> Backbone:
     widths = (net.stage1.conv1.in_channels, *(stage.conv2.out_channels for stage in net.stages()))
     names = ("stem", "stage1", "stage2", "stage3", "stage4")
     return Backbone(net, net.num_features, {n: (n, w) for n, w in zip(names, widths, strict=True)})
+
+
+@backbone("alexnet", source="Krizhevsky et al. 2012, NeurIPS; torchvision", summary="AlexNet, 57 M weights, 63 px up.")
+def alexnet(*, channels: int, size: tuple[int, ...], pretrained: bool = False) -> Backbone:
+    """torchvision's, without its last layer; its pretrained weights come from PyTorch's hub, their hash checked."""
+    from torchvision.models import AlexNet_Weights
+    from torchvision.models import alexnet as build
+
+    if len(size) != 2:
+        raise InputError("'alexnet' reads images, but the cohort holds volumes; use compact or monai:resnet18.")
+    if min(size) < ALEXNET_SIDE:
+        raise InputError(f"'alexnet' reads images of {ALEXNET_SIDE} pixels or more; found {size[0]}x{size[1]}.")
+    try:
+        net: Any = build(weights=AlexNet_Weights.IMAGENET1K_V1 if pretrained else None)
+    except Exception as error:
+        if not pretrained:
+            raise
+        raise _not_fetched("alexnet", error) from error
+    n_features = int(net.classifier[-1].in_features)
+    net.classifier = net.classifier[:-1]
+    if channels == 1:
+        first = net.features[0]
+        grey = nn.Conv2d(1, first.out_channels, first.kernel_size, first.stride, first.padding)
+        grey.load_state_dict({"weight": first.weight.sum(1, keepdim=True), "bias": first.bias})
+        net.features[0] = grey
+    widths = {2: 64, 5: 192, 7: 384, 9: 256, 12: 256}
+    taps = {f"features.{i}": (f"features.{i}", w) for i, w in widths.items()}
+    mean, std = ([0.449], [0.226]) if channels == 1 else ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    return Backbone(net, n_features, taps, "standard", mean, std, "torchvision/alexnet IMAGENET1K_V1")
+
+
+def _not_fetched(name: str, error: Exception) -> InputError:
+    return InputError(
+        f"the weights of '{name}' cannot be fetched from the hub ({type(error).__name__}); give the path of a local "
+        "weights file, or `weights: none` to train from scratch."
+    )
 
 
 def _from_timm(
@@ -106,10 +146,7 @@ def _from_timm(
     except Exception as error:
         if not pretrained:
             raise
-        raise InputError(
-            f"the weights of '{name}' cannot be fetched from the hub ({type(error).__name__}); "
-            "give the path of a local weights file, or `weights: none` to train from scratch."
-        ) from error
+        raise _not_fetched(name, error) from error
     stem: Literal["standard", "small"] = "standard"
     if "patch_size" in options:
         stem = "small"

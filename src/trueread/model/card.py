@@ -55,6 +55,7 @@ class Card(BaseModel):
     white: int = 255
     fit: Literal["crop", "pad", "stretch"] = Field(default="crop", description="how other shapes became that size")
     modality: str = "any"
+    head: Literal["linear", "mlp"] = "linear"
     dropout: float = Field(default=0.0, ge=0, lt=1)
     weights: str = Field(default="none (random initialisation)", description="where the first weights came from")
     threshold: Share | list[Share] | None = None

@@ -15,6 +15,7 @@ from trueread.errors import InputError, NotMeasured, unknown
 from trueread.files import write_json
 from trueread.model.backbone import Stem, build_backbone
 from trueread.model.card import CARD_FILE, Card, foreign_card, read_card
+from trueread.model.head import Head, build_head
 from trueread.model.predictor import Predictor, device_of
 from trueread.model.taps import capture, find_head, find_taps
 from trueread.model.weights import load_into, read_weights, save_tensors, save_weights
@@ -64,12 +65,14 @@ class Classifier(nn.Module):
         rows: np.ndarray | None = None,
         stem: Stem = "auto",
         weights: str = "none",
+        head: Head = "linear",
         dropout: float = 0.0,
     ) -> Classifier:
         """A new classifier for a cohort's classes, task, channels and size, normalised by its own intensities.
 
         rows: the images whose intensities give mean and standard deviation (the training split); all by default.
         weights: "none", "hub" (timm's pretrained weights, which also bring their mean and std), or a file's path.
+        head: see `build_head`.
         Raises InputError for an unknown backbone, a stem it does not have, or weights that do not fit.
         """
         made = build_backbone(
@@ -90,6 +93,7 @@ class Classifier(nn.Module):
             white=cohort.white,
             fit=cohort.origin.get("options", {}).get("fit") or "crop",
             modality=cohort.modality,
+            head=head,
             dropout=dropout,
         )
         classifier = cls._assemble(made, card)
@@ -116,14 +120,14 @@ class Classifier(nn.Module):
 
     @classmethod
     def _assemble(cls, made: Any, card: Card) -> Classifier:
-        head = nn.Sequential(nn.Dropout(card.dropout), nn.Linear(made.n_features, len(card.classes)))
+        head = build_head(card.head, n_features=made.n_features, n_classes=len(card.classes), dropout=card.dropout)
         network = nn.Sequential()
         network.add_module("backbone", made.module)
         network.add_module("head", head)
         if len(card.size) == 2:  # one layout for a fresh, a trained and a loaded classifier, so that their bits agree
             network.to(memory_format=torch.channels_last)
         taps = {name: (f"backbone.{path}", width) for name, (path, width) in made.taps.items()}
-        return cls(network, card, taps=taps, head="head.1")
+        return cls(network, card, taps=taps, head=f"head.{len(head) - 1}")
 
     @classmethod
     def wrap(

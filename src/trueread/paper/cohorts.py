@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ HAM10000 = {
     "source": "csv:{data}/ham10000/metadata.csv", "name": "ham10000", "patient": "lesion_id", "mask": "",
     "modality": "dermatoscopy",
 }  # fmt: skip
+SPLIT = {"val": 0.15, "test": 0.25}
 COHORTS: dict[str, dict[str, Any]] = {
     "phantom": {"source": "phantom", "n_images": 300},
     "kermany": KERMANY,
@@ -31,15 +32,19 @@ COHORTS: dict[str, dict[str, Any]] = {
 }
 
 
-def paper_cohort(name: str, *, size: int, train_images: int, data: Path | None, **changes: Any) -> Cohort:
-    """The split cohort, with at most so many training images, whole patients. changes: of its options."""
+def paper_cohort(
+    name: str, *, size: int, train_images: int, data: Path | None, split: Mapping[str, Any] = SPLIT, **changes: Any
+) -> Cohort:
+    """The split cohort, with at most so many training images, whole patients. split: options of `assign_splits`, where
+    the data come without one. changes: of its options.
+    """
     options = {"size": size} | COHORTS[name] | changes
     options = {k: v.format(data=data) if k in ("source", "root") else v for k, v in options.items()}
     cohort = load_cohort(options.pop("source"), **options)
     if name in RELABELLED:
         cohort = RELABELLED[name](cohort)
     if not cohort.is_split:
-        cohort = assign_splits(cohort, val=0.15, test=0.25)
+        cohort = assign_splits(cohort, **split)
     training = cohort.rows("train")
     if len(training) <= train_images:
         return cohort

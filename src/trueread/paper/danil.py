@@ -64,7 +64,7 @@ class DanilPaper(Paper):
 
     def run_part(self, part: str, scale: str, folder: Path, data: Path | None) -> Rows:
         wanted = self.scales[scale]
-        masks = {"mask": "mask"} if part.startswith("ham10000") else {}
+        masks: dict[str, Any] = {"mask": "mask"} if part.startswith("ham10000") else {}
         cohort = paper_cohort(part, size=wanted.sizes[part], train_images=wanted.train_images, data=data, **masks)
         task = Task(part, cohort, wanted, folder / part)
         found = task.rows()

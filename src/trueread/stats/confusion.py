@@ -131,6 +131,11 @@ def weighted_f1(probabilities: NDArray, labels: NDArray, *, task: Task, threshol
     return _f1(probabilities, labels, task, threshold, lambda f1, _, n: ratio((f1 * n).sum(axis=1), n.sum(axis=1)))
 
 
+def f1(probabilities: NDArray, labels: NDArray, *, task: Task, threshold: Threshold = 0.5) -> Statistic:
+    """Binary alone: 2 TP / (2 TP + FP + FN) of class 1."""
+    return _f1(probabilities, labels, task, threshold, lambda both, *_: both[:, 1])
+
+
 def _f1(
     probabilities: NDArray, labels: NDArray, task: Task, threshold: Threshold,
     mean: Callable[[Values, NDArray, Values], Values],

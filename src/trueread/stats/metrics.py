@@ -74,6 +74,14 @@ METRICS: dict[str, Metric] = {
         confusion.weighted_f1,
         decides=True,
     ),
+    "f1": Metric(
+        "F1",
+        True,
+        ("binary",),
+        "2 TP / (2 TP + FP + FN) of the second class",
+        confusion.f1,
+        decides=True,
+    ),
     "accuracy": Metric(
         "Accuracy",
         True,

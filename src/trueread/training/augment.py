@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
@@ -15,6 +16,9 @@ from torch import Tensor
 
 from trueread.errors import unknown
 
+TILES, CLIP = 8, 2.0  # of CLAHE: tiles a side, and the limit of a histogram over its mean
+MOTION, MEDIAN = 5 / 224, 3 / 224  # shares of the shorter side
+HOLES, HOLE = 8, 8 / 224  # at most so many, each so wide
 GREY = (0.299, 0.587, 0.114)  # luma weights of ITU-R BT.601
 
 
@@ -33,6 +37,15 @@ class Recipe(BaseModel):
     gamma: float = 0.0
     saturation: float = 0.0
     noise: float = 0.0
+    rotate_share: float = 1.0
+    shift_share: float = 1.0
+    intensity_share: float = 1.0
+    gamma_share: float = 1.0
+    noise_share: float = 1.0
+    clahe: float = 0.0
+    motion_blur: float = 0.0
+    median_blur: float = 0.0
+    holes: float = 0.0
 
     @property
     def moves(self) -> bool:
@@ -75,6 +88,10 @@ class Draws:
         """Uniform in [-half_width, half_width), float [B]."""
         return (self.unit() * 2 - 1) * half_width
 
+    def some(self, share: float) -> Tensor | float:
+        """1 for that share of the images and 0 for the others, float [B]; without a draw when it is all of them."""
+        return 1.0 if share == 1 else (self.unit() < share).float()
+
     def normal(self, *shape: int) -> Tensor:
         """Standard normal, float [B,*shape]."""
         return torch.randn(self.total, *shape, generator=self.generator, device=self.generator.device)[self.mine]
@@ -93,10 +110,11 @@ def draw_move(images: Tensor, recipe: Recipe, draws: Draws) -> Tensor | None:
     """
     if not recipe.moves:
         return None
-    angle = draws.around_zero(math.radians(recipe.rotate_degrees))
-    scale = 1 + draws.around_zero(recipe.scale)
-    shift_x = draws.around_zero(2 * recipe.translate)
-    shift_y = draws.around_zero(2 * recipe.translate)
+    angle = draws.around_zero(math.radians(recipe.rotate_degrees)) * draws.some(recipe.rotate_share)
+    shifted = draws.some(recipe.shift_share)
+    scale = 1 + draws.around_zero(recipe.scale) * shifted
+    shift_x = draws.around_zero(2 * recipe.translate) * shifted
+    shift_y = draws.around_zero(2 * recipe.translate) * shifted
     flips = draws.unit(2)
     flip_x = 1 - 2 * (flips[:, 0] < recipe.flip_horizontal).float()
     flip_y = 1 - 2 * (flips[:, 1] < recipe.flip_vertical).float()
@@ -118,11 +136,14 @@ def apply_move(images: Tensor, theta: Tensor) -> Tensor:
 
 
 def recolour(images: Tensor, recipe: Recipe, draws: Draws) -> Tensor:
-    """Contrast about the image's own mean, brightness, gamma, saturation and noise, then back into [0,1]."""
+    """Contrast about the image's own mean, brightness, saturation, noise, gamma and what changes the neighbourhood of a
+    pixel; the result is in [0,1].
+    """
     shape = (len(images), *(1 for _ in images.shape[1:]))
     if recipe.contrast or recipe.brightness:
-        gain = 1 + draws.around_zero(recipe.contrast).view(shape)
-        offset = draws.around_zero(recipe.brightness).view(shape)
+        changed = draws.some(recipe.intensity_share)
+        gain = 1 + (draws.around_zero(recipe.contrast) * changed).view(shape)
+        offset = (draws.around_zero(recipe.brightness) * changed).view(shape)
         mean = images.flatten(1).mean(1).view(shape)
         images = torch.addcmul(mean * (1 - gain) + offset, images, gain)
     if recipe.saturation and images.shape[1] == 3:
@@ -130,10 +151,79 @@ def recolour(images: Tensor, recipe: Recipe, draws: Draws) -> Tensor:
         grey = red + green + blue
         images = torch.lerp(grey, images, 1 + draws.around_zero(recipe.saturation).view(shape))
     if recipe.noise:
-        sigma = draws.unit().view(shape) * recipe.noise
+        sigma = (draws.unit() * draws.some(recipe.noise_share)).view(shape) * recipe.noise
         images = torch.addcmul(images, draws.normal(*images.shape[1:]), sigma)
     images = images.clamp(0, 1)
     if recipe.gamma:
-        exponent = 1 + draws.around_zero(recipe.gamma).view(shape)
+        exponent = 1 + (draws.around_zero(recipe.gamma) * draws.some(recipe.gamma_share)).view(shape)
         images = images.clamp_min(1e-6) ** exponent
-    return images
+    return neighbourhood(images, recipe, draws)
+
+
+def neighbourhood(images: Tensor, recipe: Recipe, draws: Draws) -> Tensor:
+    """CLAHE, motion blur, a median filter and holes, each in its share of the images; of volumes slice by slice.
+
+    Sizes are shares of the side, so that they are the same at every resolution. Source of the first three: kornia.
+    """
+    if not (recipe.clahe or recipe.motion_blur or recipe.median_blur or recipe.holes):
+        return images
+    flat = images.flatten(1, -3)  # [B, C or C x D, H, W]
+    side = min(flat.shape[2:])
+    if recipe.clahe:
+        flat = _changed(flat, draws.unit() < recipe.clahe, _clahe)
+    if recipe.motion_blur:
+        degrees, chosen = draws.unit() * 360, draws.unit() < recipe.motion_blur
+        flat = _changed(flat, chosen, lambda x, d: _motion_blur(x, d, odd(MOTION * side)), degrees)
+    if recipe.median_blur:
+        flat = _changed(flat, draws.unit() < recipe.median_blur, lambda x: _median(x, odd(MEDIAN * side)))
+    if recipe.holes:
+        flat = torch.where(holes(draws, flat) & (draws.unit() < recipe.holes)[:, None, None, None], 0.0, flat)
+    return flat.clamp(0, 1).view_as(images)
+
+
+def odd(length: float) -> int:
+    """The nearest odd number of pixels, at least 3."""
+    return max(3, 2 * round((length - 1) / 2) + 1)
+
+
+def holes(draws: Draws, images: Tensor) -> Tensor:
+    """bool [B,1,H,W]: up to eight squares of an image at random places, each as wide as `HOLE` of the shorter side."""
+    h, w = images.shape[2:]
+    width = max(1, round(HOLE * min(h, w)))
+    corner = draws.unit(HOLES, 2)
+    top, left = (corner[..., 0] * (h - width)).round(), (corner[..., 1] * (w - width)).round()
+    there = torch.arange(HOLES, device=images.device) < 1 + (draws.unit() * HOLES).floor()[:, None]
+    rows, columns = (torch.arange(n, device=images.device) for n in (h, w))
+    down = (rows >= top[..., None]) & (rows < top[..., None] + width) & there[..., None]
+    across = (columns >= left[..., None]) & (columns < left[..., None] + width)
+    return (down[..., :, None] & across[..., None, :]).any(1)[:, None]
+
+
+def _changed(images: Tensor, chosen: Tensor, change: Callable[..., Tensor], *given: Tensor) -> Tensor:
+    """The images [B,...] of which `change` has changed the chosen ones. On a GPU all are computed: it would have to
+    wait to learn which.
+    """
+    if images.is_cuda:
+        return torch.where(chosen[:, None, None, None], change(images, *given), images)
+    if not chosen.any():
+        return images
+    return images.index_copy(0, chosen.nonzero()[:, 0], change(images[chosen], *(g[chosen] for g in given)))
+
+
+def _clahe(images: Tensor) -> Tensor:
+    from kornia.enhance import equalize_clahe
+
+    tiles = tuple(max(1, min(TILES, side // 8)) for side in images.shape[2:])  # of at least 8 pixels
+    return equalize_clahe(images, CLIP, tiles)
+
+
+def _motion_blur(images: Tensor, degrees: Tensor, length: int) -> Tensor:
+    from kornia.filters import motion_blur
+
+    return motion_blur(images, length, degrees, torch.zeros_like(degrees))
+
+
+def _median(images: Tensor, length: int) -> Tensor:
+    from kornia.filters import median_blur
+
+    return median_blur(images, (length, length))

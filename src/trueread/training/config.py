@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 SELECTION_RULES = {
     "auroc": "the epoch with the highest validation AUROC",
     "balanced-accuracy": "the epoch with the highest validation balanced accuracy",
+    "accuracy": "the epoch with the highest validation accuracy",
     "loss": "the epoch with the lowest validation loss",
     "last": "the last epoch",
 }
@@ -19,6 +20,8 @@ class TrainConfig(BaseModel):
     """Options of the training loop.
 
     backbone: a name of `trueread list backbones`, or any timm architecture. weights: "none", "hub", or a local file.
+    head: "linear", or "mlp", two hidden layers with batch norm before it; see `trueread.model.head`. dropout: before a
+        linear head.
     warmup: share of all steps in which the learning rate rises linearly.
     clip_norm: largest norm of the gradient of the classifier's weights; None is off.
     ema_decay: decay of the exponential moving average of the weights; the average is what is evaluated and kept.
@@ -35,6 +38,7 @@ class TrainConfig(BaseModel):
     backbone: str = "compact"
     stem: Literal["auto", "standard", "small"] = "auto"
     weights: str = "none"
+    head: Literal["linear", "mlp"] = "linear"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 12
     batch_size: Annotated[int, Field(ge=2, le=65_536)] = 64
@@ -47,7 +51,7 @@ class TrainConfig(BaseModel):
     clip_norm: Annotated[float | None, Field(gt=0)] = None
     ema_decay: Annotated[float | None, Field(gt=0, lt=1)] = None
     patience: Annotated[int | None, Field(ge=1)] = None
-    select: Literal["auroc", "balanced-accuracy", "loss", "last"] = "auroc"
+    select: Literal["auroc", "balanced-accuracy", "accuracy", "loss", "last"] = "auroc"
     threshold_rule: str = "balanced-accuracy"
     augment: str = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"

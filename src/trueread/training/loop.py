@@ -109,7 +109,7 @@ class _Run:
         torch.manual_seed(mix(seed, "weights"))
         self.classifier = Classifier.build(
             config.backbone, cohort=cohort, rows=self.train_rows, stem=config.stem, weights=config.weights,
-            dropout=config.dropout,
+            head=config.head, dropout=config.dropout,
         )  # fmt: skip
         self.classifier.to(self.device).train()
         self.store = ImageStore(cohort, self.device)

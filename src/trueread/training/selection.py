@@ -14,7 +14,7 @@ from trueread.training.hooks import as_targets, cross_entropy
 
 
 def validation_entry(classifier: Classifier, logits: Tensor, labels: np.ndarray) -> dict[str, float]:
-    """Loss, AUROC and balanced accuracy of validation logits float [n,K] for labels int64 [n] or float32 [n,K]."""
+    """Loss, AUROC and both accuracies of validation logits float [n,K] for labels int64 [n] or float32 [n,K]."""
     task = classifier.card.task
     targets = as_targets(torch.from_numpy(labels), len(classifier.card.classes))
     probabilities = to_probabilities(logits, classifier.card).numpy()
@@ -22,6 +22,7 @@ def validation_entry(classifier: Classifier, logits: Tensor, labels: np.ndarray)
         "val_loss": float(cross_entropy(logits, targets, multilabel=task == "multilabel").mean()),
         "val_auroc": point("auroc", probabilities, labels, task=task),
         "val_balanced_accuracy": point("balanced-accuracy", probabilities, labels, task=task),
+        "val_accuracy": point("accuracy", probabilities, labels, task=task),
     }
 
 

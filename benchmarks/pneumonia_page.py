@@ -1,0 +1,125 @@
+"""The section of docs/results.md on pneumonia: backbones beside published ones, the recipe taken apart, maps."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import Any
+
+from pages import held, line, made_by, rule
+
+from trueread import Estimate
+from trueread.paper.pneumonia import COLUMNS, MAPS, SPLIT
+from trueread.stats import METRICS
+
+Json = dict[str, Any]
+PUBLISHED = {  # accuracy, F1, AUROC, sensitivity, specificity of 906 images, one seed
+    "resnet18": (0.981, 0.987, 0.9971, 0.9895, 0.9578),
+    "efficientnet_b0": (0.979, 0.986, 0.9971, 0.9836, 0.9662),
+    "mobilenetv3_large_100": (0.974, 0.982, 0.9971, 0.9746, 0.9705),
+    "vit_base_patch16_224": (0.974, 0.982, 0.9947, 0.9806, 0.9536),
+    "mobilenetv2_100": (0.971, 0.980, 0.9946, 0.9795, 0.9494),
+    "resnet50": (0.965, 0.976, 0.9952, 0.9746, 0.9367),
+}
+TITLES = {
+    "insertion": "insertion", "deletion": "deletion", "random-weights": "likeness to random weights",
+    "under-noise": "likeness under noise",
+}  # fmt: skip
+PLACES = ("pointing", "mass", "overlap", "box-precision", "hit")
+OVER = ("pointing-over-centre", "pointing-over-random", "mass-over-centre", "mass-over-random")
+
+
+def section(result: Json) -> str:
+    """Markdown of one result file."""
+    setting = result["setting"]
+    split = result["split"][0]
+    counted = ", ".join(f"{name} {' / '.join(map(str, s['images']))}" for name, s in split.items())
+    first = result["rows"][0]["weights"].partition(" (")[0]
+    lines = [
+        f"## {result['title']} ({result['scale']})",
+        "",
+        f"What the recipe and the columns are: [Protocols](papers.md#pneumonia). {setting['size']} px, first weights: "
+        f"{first}; {setting['seeds']} seeds, 95 % intervals by patient. Images normal / pneumonia: {counted}; no "
+        f"patient in two of them (seed {SPLIT['seed']}).",
+        "",
+        *_backbones(result["rows"]),
+        *_abstained(result["rows"]),
+        *_maps(result["rows"]),
+        *_variations(result),
+        *_places(result["places"]),
+    ]
+    return "\n".join([*lines, "", made_by(result), ""])
+
+
+def _backbones(rows: list[Json]) -> list[str]:
+    head = ["backbone", *(METRICS[c].title for c in COLUMNS), "published: accuracy, F1, AUROC, sens., spec."]
+    lines = [line(head), rule(len(head))]
+    for row in rows:
+        cells = [Estimate.from_json(row["measures"][c]).text() for c in COLUMNS]
+        published = PUBLISHED.get(row["backbone"])
+        cells.append("-" if published is None else " / ".join(f"{v:.3f}" for v in published))
+        lines.append(line([row["backbone"], *cells]))
+    return lines
+
+
+def _abstained(rows: list[Json]) -> list[str]:
+    """What the limits of the classifiers leave out."""
+    head = ["backbone", "marked as not to rely on", "balanced accuracy of the others", "of the marked"]
+    lines = ["", "### When not to rely on it", "", line(head), rule(len(head))]
+    for row in rows:
+        found = row["abstained"]
+        accuracies = ["-" if found[k] is None else f"{found[k]:.3f}" for k in ("answered", "marked")]
+        lines.append(line([row["backbone"], f"{found['share']:.1%}", *accuracies]))
+    return lines
+
+
+def _maps(rows: list[Json]) -> list[str]:
+    """What can be said of maps without masks."""
+    head = ["backbone", *(TITLES[k] for k in MAPS), "from"]
+    lines = ["", "### Maps without masks", "", line(head), rule(len(head))]
+    for row in rows:
+        cells = [Estimate.from_json(row["maps"][k]).text() if k in row["maps"] else "-" for k in MAPS]
+        lines.append(line([row["backbone"], *cells, row["layer"].partition(" class, from ")[2].partition(",")[0]]))
+    return lines
+
+
+def _variations(result: Json) -> list[str]:
+    if not result.get("variations"):
+        return []
+    keys = ("balanced-accuracy", "auroc", "accuracy", "f1")
+    head = ["recipe", *(METRICS[k].title for k in keys)]
+    backbone = result["variations"][0]["backbone"]
+    lines = ["", "### Single choices", "", f"Of {backbone}, one seed.", "", line(head), rule(len(head))]
+    for row in result["variations"]:
+        lines.append(line([row["what"], *(Estimate.from_json(row["measures"][k]).text() for k in keys)]))
+    return lines
+
+
+def _places(rows: list[Json]) -> list[str]:
+    """Maps against masks, and the controls they have to beat."""
+    lines = ["", "### Maps against masks"]
+    for name, some in groupby(rows, key=lambda r: r["cohort"]):
+        found = list(some)
+        head = [name, "AUROC", *PLACES]
+        lines += ["", line(head), rule(len(head))]
+        for row in found:
+            cells = [Estimate.from_json(row["measures"][k]).text() for k in PLACES]
+            auroc = Estimate.from_json(row["auroc"]).text()
+            lines.append(line([f"{row['backbone']}, {row['how']}", auroc, *cells]))
+        head = [name, *(k.replace("-over-centre", ", over a blob in the middle").replace(
+            "-over-random", ", over random weights") for k in OVER)]  # fmt: skip
+        lines += ["", line(head), rule(len(head))]
+        for row in found:
+            cells = [Estimate.from_json(row["measures"][k]).text() for k in OVER]
+            lines.append(line([f"{row['backbone']}, {row['how']}", *cells]))
+        lines += ["", *(f"- {said}" for row in found for said in _claims(row))]
+    return lines
+
+
+def _claims(row: Json) -> list[str]:
+    above = all(Estimate.from_json(row["measures"][k]).low > 0 for k in OVER)
+    return [f"{held(above)}: {row['backbone']}, {row['how']}: above both controls in pointing and mass."]
+
+
+def figures(result: Json) -> dict[str, str]:  # noqa: ARG001  (as the other sections)
+    """None."""
+    return {}

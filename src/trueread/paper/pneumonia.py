@@ -1,0 +1,209 @@
+"""Pneumonia on radiographs: one recipe for eight backbones, choices taken back one by one, and where they look."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from trueread.audit.finding import Finding
+from trueread.audit.localisation import Localisation
+from trueread.audit.performance import measure
+from trueread.audit.subject import Subject
+from trueread.cohort.cohort import Cohort
+from trueread.model.classifier import Classifier
+from trueread.model.limits import abstentions, distances, margins
+from trueread.paper.base import Paper, Rows, paper
+from trueread.paper.bench import Arm, Bench
+from trueread.paper.cohorts import paper_cohort
+from trueread.progress import say
+from trueread.report.evidence import write_strip
+from trueread.report.words import slug
+from trueread.stats import decide
+from trueread.training.limits import features_of
+
+BACKBONES = (
+    "resnet18", "resnet50", "densenet121", "efficientnet_b0", "mobilenetv2_100", "mobilenetv3_large_100",
+    "vit_base_patch16_224", "alexnet",
+)  # fmt: skip
+SWAPPED = ("efficientnet_b0", "mobilenetv2_100", "mobilenetv3_large_100")  # whose last layer alone is new
+METHOD = "focal+class-weights+balanced-sampling"
+RECIPE: dict[str, Any] = {
+    "optimizer": "adam", "learning_rate": 1e-4, "weight_decay": 1e-4, "schedule": "constant", "warmup": 0.0,
+    "batch_size": 32, "epochs": 10, "patience": 3, "select": "accuracy", "augment": "pneumonia",
+}  # fmt: skip
+SPLIT = {"val": 0.15, "test": 0.15, "seed": 42}
+COLUMNS = ("balanced-accuracy", "auroc", "accuracy", "f1", "sensitivity", "specificity")
+LOCALISATION = "localisation"  # the part with masks
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is done. backbones: each a part. size: of the images in pixels. weights: the first ones. train: over the
+    recipe. varied: whose recipe is taken apart. located: backbones whose maps are held against masks. images: of the
+    test, in the localisation audit.
+    """
+
+    cohort: str
+    masked: str
+    backbones: tuple[str, ...]
+    size: int
+    train_images: int
+    seeds: int
+    weights: str = "none"
+    train: Mapping[str, Any] = field(default_factory=dict)
+    varied: str = ""
+    located: tuple[str, ...] = ()
+    located_train: Mapping[str, Any] = field(default_factory=dict)
+    images: int = 300
+    resamples: int = 1000
+
+
+def recipe_of(backbone: str, **changes: Any) -> dict[str, Any]:
+    """Options of `TrainConfig` for one backbone."""
+    head = "linear" if backbone in SWAPPED else "mlp"
+    return RECIPE | {"backbone": backbone, "head": head, "stem": "standard"} | changes
+
+
+@paper("pneumonia", source="Shahi and Bagale 2025, arXiv 2511.00456")
+class PneumoniaPaper(Paper):
+    """Backbones under one published recipe, its choices taken back one by one, and their maps against masks."""
+
+    title = "Pneumonia: one recipe for many backbones"
+    scales: ClassVar[Mapping[str, Scale]] = {
+        "smoke": Scale(
+            "phantom", "phantom", ("compact", "resnet18"), 32, 150, 1, train={"epochs": 1, "batch_size": 16},
+            varied="compact", located=("compact",), located_train={"epochs": 2}, images=24, resamples=200,
+        ),
+        "cpu": Scale(
+            "kermany", "ham10000",
+            ("resnet18", "efficientnet_b0", "mobilenetv2_100", "mobilenetv3_large_100"), 96, 2000, 3,
+            train={"learning_rate": 1e-3, "patience": None}, varied="mobilenetv3_large_100",
+            located=("resnet18", "mobilenetv3_large_100"), located_train={"epochs": 12},
+        ),
+        "gpu": Scale(
+            "kermany", "ham10000", BACKBONES, 224, 1_000_000, 3, train={"learning_rate": 3e-4, "epochs": 30},
+            varied="resnet18", located=("resnet18", "vit_base_patch16_224"), located_train={"epochs": 30},
+        ),
+    }  # fmt: skip
+
+    def parts(self, scale: str) -> list[str]:
+        wanted = self.scales[scale]
+        return [*wanted.backbones, LOCALISATION]
+
+    def setting(self, scale: str) -> dict[str, Any]:
+        return {"setting": asdict(self.scales[scale]), "recipe": {"method": METHOD, **RECIPE}, "split": SPLIT}
+
+    def run_part(self, part: str, scale: str, folder: Path, data: Path | None) -> Rows:
+        wanted = self.scales[scale]
+        if part == LOCALISATION:
+            return {"places": located(wanted, folder / part, data)}
+        cohort = paper_cohort(wanted.cohort, size=wanted.size, train_images=wanted.train_images, data=data, split=SPLIT)
+        rows: Rows = {"rows": [], "split": [_split(cohort)], "variations": []}
+        changes = {"weights": wanted.weights, **wanted.train}
+        bench = _bench(wanted, folder / part, recipe_of(part, **changes), seeds=wanted.seeds)
+        rows["rows"].append(_row(part, bench, Arm("recipe", METHOD), cohort, wanted))
+        for what, (method, options) in VARIATIONS.items() if part == wanted.varied else ():
+            train = recipe_of(part, **{**changes, **options})
+            other = _bench(wanted, folder / part / "variations" / slug(what), train, seeds=1)
+            rows["variations"].append({"what": what, **_row(part, other, Arm("recipe", method), cohort, wanted)})
+        return rows
+
+
+VARIATIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "as it is": (METHOD, {}),
+    "without the loss's weights": ("focal+balanced-sampling", {}),
+    "without the sampler": ("focal+class-weights", {}),
+    "without either": ("focal", {}),
+    "cross-entropy alone": ("erm", {}),
+    "the other head": (METHOD, {"head": "other"}),
+    "augmentation of radiographs": (METHOD, {"augment": "radiograph"}),
+    "AdamW, warm-up, cosine": (METHOD, {"optimizer": "adamw", "schedule": "cosine", "warmup": 0.1}),
+}
+
+
+def _bench(wanted: Scale, folder: Path, train: dict[str, Any], *, seeds: int) -> Bench:
+    if train["head"] == "other":
+        train["head"] = "linear" if train["backbone"] not in SWAPPED else "mlp"
+    return Bench(folder, train=train, seeds=seeds, resamples=wanted.resamples)
+
+
+def _split(cohort: Cohort) -> dict[str, Any]:
+    """How many images of each class and how many patients each split has, and that no patient is in two."""
+    table = cohort.table.assign(label=cohort.labels)
+    assert table.groupby("patient")["split"].nunique().max() == 1, "a patient is in two splits"
+    return {
+        str(split): {"images": np.bincount(rows["label"]).tolist(), "patients": rows["patient"].nunique()}
+        for split, rows in table.groupby("split", sort=False)
+    }
+
+
+def _row(backbone: str, bench: Bench, arm: Arm, cohort: Cohort, wanted: Scale) -> dict[str, Any]:
+    """One backbone: measured, what its limits leave out, and what the localisation audit says without masks."""
+    subject = bench.subject(arm, cohort)
+    finding = Finding("performance", "", measures={key: measure(subject, key) for key in COLUMNS})
+    values = {k: m.estimate.to_json() for k, m in finding.measures.items()}
+    say(f"{backbone}: accuracy {values['accuracy']['value']:.3f}, AUROC {values['auroc']['value']:.3f}")
+    first = subject.members[0].predictor
+    assert isinstance(first, Classifier)
+    maps = Localisation(images=wanted.images).run(subject)
+    return {
+        "backbone": backbone,
+        "weights": first.card.weights,
+        "n_weights": sum(p.numel() for p in first.parameters()),
+        "measures": values,
+        "abstained": _abstained(subject),
+        "maps": {k: maps.measures[k].estimate.to_json() for k in MAPS if k in maps.measures},
+        "layer": maps.notes[0],
+        "seconds": bench.seconds(arm),
+    }
+
+
+MAPS = ("insertion", "deletion", "random-weights", "under-noise")
+
+
+def _abstained(subject: Subject) -> dict[str, float]:
+    """Over all seeds: share of test images that are marked, and the balanced accuracy of the others and of the marked;
+    nan where a class has none.
+    """
+    cohort, rows = subject.cohort, subject.rows
+    marked, right = [], []
+    for member in subject.members:
+        classifier, p = member.predictor, member.probabilities
+        assert isinstance(classifier, Classifier)
+        features, distance = features_of(classifier, cohort, rows), None
+        if features is not None and classifier.typical is not None:
+            distance = distances(features, classifier.typical).numpy()
+        marked.append([bool(a) for a in abstentions(margins(p, classifier.card), distance, classifier.card)])
+        cut = 0.5 if member.threshold is None else member.threshold
+        right.append(decide(p.astype(np.float64), task=cohort.task, threshold=cut) == cohort.labels[rows])
+    m, r, y = np.concatenate(marked), np.concatenate(right), np.tile(cohort.labels[rows], len(marked))
+    return {"share": m.mean(), "answered": _balanced(r[~m], y[~m]), "marked": _balanced(r[m], y[m])}
+
+
+def _balanced(right: np.ndarray, labels: np.ndarray) -> float:
+    return float(np.mean([right[labels == k].mean() if (labels == k).any() else np.nan for k in (0, 1)]))
+
+
+def located(wanted: Scale, folder: Path, data: Path | None) -> list[dict[str, Any]]:
+    """Maps of some backbones against the masks of a cohort that has some."""
+    masks: dict[str, Any] = {} if wanted.masked == "phantom" else {"mask": "mask"}
+    cohort = paper_cohort(wanted.masked, size=wanted.size, train_images=wanted.train_images, data=data, **masks)
+    rows = []
+    for backbone in wanted.located:
+        train = {"backbone": backbone, "weights": wanted.weights, **wanted.located_train}
+        bench = Bench(folder / backbone, train=train, seeds=wanted.seeds, resamples=wanted.resamples)
+        subject = bench.subject(Arm("erm", "erm"), cohort)
+        auroc = measure(subject, "auroc").estimate.to_json()
+        for how in ("grad-cam", "grad-cam++"):
+            found = Localisation(images=wanted.images, how=how).run(subject)
+            for strip in found.strips:
+                write_strip(strip, folder / f"places-{slug(backbone)}-{slug(how)}.png")
+            rows.append({
+                "cohort": wanted.masked, "backbone": backbone, "how": how, "auroc": auroc,
+                "measures": {k: m.estimate.to_json() for k, m in found.measures.items()}, "notes": found.notes,
+            })  # fmt: skip
+    return rows
