@@ -31,6 +31,8 @@ from trueread.cohort.cohort import Cohort
 from trueread.model import Classifier
 from trueread.stats import Estimate
 from trueread.stats.bootstrap import point_values
+from trueread.training.config import TrainConfig
+from trueread.training.loop import fit
 
 pytestmark = pytest.mark.usefixtures("quiet_and_on_one_thread")
 SIDE, N = 32, 60
@@ -201,6 +203,26 @@ class TestAudit:
         assert finding.measures["mass-over-random"].estimate.value == pytest.approx(0)
         assert finding.verdict is Verdict.WARN
         assert same.measures["random-weights"].estimate.value < 1
+
+    def test_after_shuffled_labels_the_map_is_another(self):
+        cohort = blobs().with_split(["train", "val", "test"] * (N // 3))
+        config = {"epochs": 3, "batch_size": 8, "threads": 1, "device": "cpu", "precision": "fp32"}
+        classifier = fit(cohort, config=TrainConfig(**config), quiet=True).classifier
+        plain = asked(classifier, cohort)
+        assert "shuffled-labels" not in plain.measures
+        finding = asked(classifier, cohort, shuffled=2)
+        assert -1 <= finding.measures["shuffled-labels"].estimate.value < 0.95
+        with pytest.MonkeyPatch.context() as patched:  # as if labels did not matter
+            patched.setattr("trueread.audit.localisation._after_shuffled_labels", lambda network, *_, **__: network)
+            finding = asked(classifier, cohort, shuffled=2)
+        assert finding.measures["shuffled-labels"].estimate.value == pytest.approx(1)
+        assert finding.verdict is Verdict.WARN
+        assert any("after shuffled labels they are alike" in note for note in finding.notes)
+
+    def test_shuffled_labels_need_training_images(self):
+        finding = asked(corner_reader(blobs()), blobs(), shuffled=1)
+        assert finding.verdict is Verdict.NOT_MEASURED
+        assert "no training images" in finding.reason
 
     def test_without_masks_there_is_still_deletion(self):
         cohort = replace(blobs(), masks=None)

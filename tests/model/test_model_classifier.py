@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -269,3 +270,47 @@ class TestProbabilityFunction:
     def test_has_no_gradients(self):
         with pytest.raises(NotMeasured, match="needs its gradients"):
             require_gradients(self.make(None))
+
+
+class TestAlexNet:
+    def test_grey_weights_are_the_sum_over_colours(self, monkeypatch):
+        import torchvision
+
+        whole = torchvision.models.alexnet(weights=None)
+        colour = copy.deepcopy(whole)
+        colour.classifier = colour.classifier[:-1]
+        monkeypatch.setattr("torchvision.models.alexnet", lambda **_: whole)  # as if fetched from the hub
+        made = build_backbone("alexnet", channels=1, size=(63, 70), pretrained=True)
+        x = torch.rand(2, 1, 63, 70)
+        with torch.no_grad():
+            features = made.module.eval()(x)
+            assert torch.allclose(features, colour.eval()(x.expand(-1, 3, -1, -1)), atol=1e-5)
+        assert features.shape == (2, made.n_features)
+
+    @pytest.mark.parametrize(("size", "message"), [((62, 80), "63 pixels or more"), ((64, 64, 64), "holds volumes")])
+    def test_what_it_cannot_read(self, size, message):
+        with pytest.raises(InputError, match=message):
+            build_backbone("alexnet", channels=1, size=size)
+
+    def test_a_hub_that_cannot_be_reached(self, monkeypatch):
+        def unreachable(**_):
+            raise OSError("no network")
+
+        monkeypatch.setattr("torchvision.models.alexnet", unreachable)
+        with pytest.raises(InputError, match="weights of 'alexnet' cannot be fetched"):
+            build_backbone("alexnet", channels=3, size=(64, 64), pretrained=True)
+
+
+class TestHead:
+    def test_layers_of_the_published_head(self, tmp_path):
+        made = Classifier.build("compact", cohort=tiny_cohort(n=40), head="mlp", dropout=0.5)
+        names = [type(m).__name__ for m in made.network.head]
+        assert names == ["Linear", "BatchNorm1d", "ReLU", "Dropout", "Linear", "ReLU", "Dropout", "Linear"]
+        assert [m.p for m in made.network.head if isinstance(m, torch.nn.Dropout)] == [0.3, 0.2]
+        x = some_images(3, (1, 16, 16))
+        with torch.no_grad():
+            output = made.eval()(x)
+            last = made.network.head[-1]
+            assert output.features.shape == (3, 128)
+            assert torch.allclose(last(output.features), output.logits, atol=1e-6)
+            assert torch.equal(Classifier.load(made.save(tmp_path))(x).logits, output.logits)

@@ -216,7 +216,12 @@ class TestSelection:
 
     @pytest.mark.parametrize(
         ("rule", "column", "sign"),
-        [("auroc", "val_auroc", 1), ("balanced-accuracy", "val_balanced_accuracy", 1), ("loss", "val_loss", -1)],
+        [
+            ("auroc", "val_auroc", 1),
+            ("balanced-accuracy", "val_balanced_accuracy", 1),
+            ("accuracy", "val_accuracy", 1),
+            ("loss", "val_loss", -1),
+        ],
     )
     def test_keeps_the_best_epoch_by_the_rule_and_its_weights(self, rule, column, sign):
         cohort = tiny_cohort(n=200, share=0.05, seed=3)

@@ -21,7 +21,7 @@ from trueread.method.constructed import CONSTRUCTED, Construction, constructed
 from trueread.model.classifier import Classifier, require_gradients
 from trueread.stats import Estimate, Statistic, on_rows, statistic
 from trueread.stats.bootstrap import Values, Weights, ratio
-from trueread.training.config import TrainConfig
+from trueread.training.config import same_network
 from trueread.training.evaluate import predict_probabilities
 from trueread.training.loop import fit
 from trueread.training.processes import processes
@@ -107,10 +107,8 @@ class FeatureUse(Audit):
         self, cohort: Cohort, classifier: Classifier, construction: Construction, *, seed: int
     ) -> tuple[Cohort, Classifier]:
         made = constructed(cohort, classifier, construction, epsilon=self.epsilon, steps=self.steps, seed=seed)
-        card = classifier.card
-        own = not card.backbone.startswith("foreign:")
-        config = TrainConfig(
-            backbone=card.backbone if own else "compact", stem=card.stem if own else "auto", epochs=self.epochs,
+        config = same_network(
+            classifier.card, epochs=self.epochs,
             batch_size=max(8, min(64, len(made.rows("train")) // 8)), learning_rate=self.learning_rate, select="last",
             augment="none",  # which would drown what was added
         )  # fmt: skip

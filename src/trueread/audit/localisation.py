@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -30,6 +30,8 @@ from trueread.shift.base import Draw
 from trueread.stats import on_rows, stack, weighted_mean
 from trueread.stats.bootstrap import row_mean
 from trueread.training.batches import ImageStore, batch_slices
+from trueread.training.config import same_network
+from trueread.training.loop import fit
 
 AT_ONCE = 32  # images
 NOISE = 0.02  # standard deviation of the noise that a map should bear, of intensities in [0,1]
@@ -50,6 +52,9 @@ OTHERS = {
     "random-weights": (
         "Likeness to the map of random weights", Better.LOWER, "rank correlation over pixels; 0 is unlike",
     ),
+    "shuffled-labels": (
+        "Likeness to the map after shuffled labels", Better.LOWER, "rank correlation over pixels; 0 is unlike",
+    ),
     "under-noise": ("Likeness under noise", Better.HIGHER, f"rank correlation after noise of {NOISE:g}"),
 }  # fmt: skip
 
@@ -57,7 +62,8 @@ OTHERS = {
 @dataclass(frozen=True)
 class Maps:
     """Of one member. here, random: float [m,H,W], of the network and of the same one with random weights. values:
-    float [m,4], insertion, deletion, and both likenesses. layer: whose map. cut: chosen on validation.
+    float [m,5], in the order of `OTHERS` without the first, nan where not asked for. layer: whose map. cut: chosen on
+    validation.
     """
 
     here: NDArray[np.float32]
@@ -84,11 +90,13 @@ class Localisation(Audit):
         how: Literal["grad-cam", "grad-cam++", "occlusion"] = "grad-cam",
         images: Annotated[int, Field(ge=8)] = 300,
         cut: Annotated[float | None, Field(gt=0, lt=1)] = None,
+        shuffled: Annotated[int, Field(ge=0, le=1000)] = 0,
     ) -> None:
         """how: the kind of map. images: at most so many test images, and as many of validation. cut: from which share
-        of its largest value on a map counts as strong, by default the one that overlaps best on validation.
+        of its largest value on a map counts as strong, by default the one that overlaps best on validation. shuffled:
+        epochs for which the same network is trained on shuffled labels, whose map should be another; 0 is not at all.
         """
-        self.how, self.images, self.cut = how, images, cut
+        self.how, self.images, self.cut, self.shuffled = how, images, cut, shuffled
 
     def run(self, subject: Subject) -> Finding:
         cohort = subject.cohort
@@ -125,7 +133,11 @@ class Localisation(Audit):
             maps = torch.from_numpy(here[part]).to(images.device)
             values.append(faithfulness(classifier, images, target.to(images.device), maps))
         deletion, insertion = (np.concatenate(v) for v in zip(*values, strict=True))
-        alike = [rank_correlation(torch.from_numpy(here), torch.from_numpy(m)) for m in (random, noisy)]
+        shuffled = np.full_like(here, np.nan)
+        if self.shuffled:
+            unlearned = _after_shuffled_labels(classifier, subject, epochs=self.shuffled, seed=member.seed)
+            shuffled, _ = self._maps(unlearned, subject, rows)
+        alike = [rank_correlation(torch.from_numpy(here), torch.from_numpy(m)) for m in (random, shuffled, noisy)]
         return Maps(
             here, random, np.stack([insertion, deletion, *alike], axis=1), layer, self._cut(classifier, subject)
         )
@@ -181,6 +193,19 @@ class Localisation(Audit):
         ]
 
 
+def _after_shuffled_labels(classifier: Classifier, subject: Subject, *, epochs: int, seed: int) -> Classifier:
+    """The same network, trained on labels that belong to other images. Source: Adebayo et al. 2018, section 4."""
+    cohort = subject.cohort
+    train = cohort.rows("train")
+    if not len(train):
+        raise NotMeasured("there are no training images whose labels could be shuffled; leave `shuffled` out.")
+    labels = cohort.labels.copy()
+    labels[train] = np.random.default_rng(seed).permutation(labels[train])
+    config = same_network(classifier.card, epochs=epochs, batch_size=max(2, min(64, len(train) // 8)), select="last")
+    what = f"{subject.name}, shuffled labels"
+    return fit(replace(cohort, labels=labels), config=config, seed=seed, quiet=True, what=what).classifier
+
+
 def _marked(subject: Subject, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
     """bool [n]: which images have a mask."""
     masks = subject.cohort.masks
@@ -229,7 +254,7 @@ def _measures(
                 found[name] = _measure(subject, apart, at, said, Better.HIGHER, "difference, image by image")
         found |= _of_boxes(subject, made, rows, positions, marked)
     values = np.stack([m.values for m in made])
-    for i, key in enumerate(("insertion", "deletion", "random-weights", "under-noise")):
+    for i, key in enumerate(list(OTHERS)[1:]):
         title, better, definition = OTHERS[key]
         if not np.isnan(values[..., i]).all():
             found[key] = _measure(subject, values[..., i], positions, title, better, definition)
@@ -270,12 +295,14 @@ def _of_boxes(
 def _failed(measures: dict[str, Measure]) -> list[str]:
     """What a reader has to know before any map is looked at."""
     said = []
-    alike, steady = (measures[k].estimate if k in measures else None for k in ("random-weights", "under-noise"))
-    if alike is not None and alike.value > ALIKE:
-        said.append(
-            f"Warning: maps hardly depend on what was learned: with random weights they are alike by {alike.value:.2f} "
-            f"(rank correlation; more than {ALIKE:g}). Do not show them as reasons."
-        )
+    for key, what in (("random-weights", "with random weights"), ("shuffled-labels", "after shuffled labels")):
+        alike = measures[key].estimate.value if key in measures else 0.0
+        if alike > ALIKE:
+            said.append(
+                f"Warning: maps hardly depend on what was learned: {what} they are alike by {alike:.2f} (rank "
+                f"correlation; more than {ALIKE:g}). Do not show them as reasons."
+            )
+    steady = measures["under-noise"].estimate if "under-noise" in measures else None
     if steady is not None and steady.value < STEADY:
         said.append(
             f"Warning: maps move under noise that nobody sees: rank correlation {steady.value:.2f} (less than "

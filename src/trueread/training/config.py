@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from trueread.model.card import Card
+
 SELECTION_RULES = {
     "auroc": "the epoch with the highest validation AUROC",
     "balanced-accuracy": "the epoch with the highest validation balanced accuracy",
@@ -72,3 +74,10 @@ class TrainConfig(BaseModel):
 
         choose_threshold(np.array([0.2, 0.8]), np.array([0, 1]), rule=rule)  # now, not after hours of training
         return rule
+
+
+def same_network(card: Card, **settings: Any) -> TrainConfig:
+    """Settings for another training of a classifier's own network; the compact one's where it was made elsewhere."""
+    if card.backbone.startswith("foreign:"):
+        return TrainConfig(**settings)
+    return TrainConfig(backbone=card.backbone, stem=card.stem, head=card.head, dropout=card.dropout, **settings)
