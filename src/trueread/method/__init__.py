@@ -5,10 +5,12 @@ from trueread.method import (  # noqa: F401  (each registers its method)
     aum,
     balanced_sampling,
     balanced_softmax,
+    barlow_twins,
     class_weights,
     clean_only,
     confident_learning,
     corruption_augment,
+    curvssl,
     danil,
     dfr,
     erm,
@@ -32,6 +34,7 @@ from trueread.method import (  # noqa: F401  (each registers its method)
     step_e,
     supcon,
     true_labels,
+    vicreg,
 )
 from trueread.method.base import METHODS, Composite, Method, build_method, method
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from trueread.errors import unknown
 
 TILES, CLIP = 8, 2.0  # of CLAHE: tiles a side, and the limit of a histogram over its mean
+BLUR = (0.003, 0.02)  # sigma, as shares of the shorter side
 MOTION, MEDIAN = 5 / 224, 3 / 224  # shares of the shorter side
 HOLES, HOLE = 8, 8 / 224  # at most so many, each so wide
 GREY = (0.299, 0.587, 0.114)  # luma weights of ITU-R BT.601
@@ -46,22 +47,31 @@ class Recipe(BaseModel):
     motion_blur: float = 0.0
     median_blur: float = 0.0
     holes: float = 0.0
+    crop: float = 1.0
+    blur: float = 0.0
+    grey: float = 0.0
+    solarise: float = 0.0
 
     @property
     def moves(self) -> bool:
-        return any((self.rotate_degrees, self.translate, self.scale, self.flip_horizontal, self.flip_vertical))
+        moved = (self.rotate_degrees, self.translate, self.scale, self.flip_horizontal, self.flip_vertical)
+        return any(moved) or self.crop < 1
 
 
 @cache
-def recipes() -> dict[str, Recipe]:
-    """All recipes by modality, as recipes.yaml has them."""
-    content = yaml.safe_load(files("trueread.training").joinpath("recipes.yaml").read_text())
-    return {name: Recipe(**values) for name, values in content.items()}
+def recipes(name: str = "recipes") -> dict[str, Recipe]:
+    """All recipes by modality: "recipes", for training with labels, or "views", for two views of one image; as the
+    YAML files of these names have them.
+    """
+    content = yaml.safe_load(files("trueread.training").joinpath(f"{name}.yaml").read_text())
+    return {modality: Recipe(**values) for modality, values in content.items()}
 
 
-def recipe_for(augment: str, modality: str) -> tuple[str, Recipe]:
-    """Name and recipe that `augment` means: "auto" is the modality's own, or "any" for a modality without one."""
-    known = recipes()
+def recipe_for(augment: str, modality: str, *, of: str = "recipes") -> tuple[str, Recipe]:
+    """Name and recipe that `augment` means: "auto" is the modality's own, or "any" for a modality without one. of: see
+    `recipes`.
+    """
+    known = recipes(of)
     name = augment if augment != "auto" else (modality if modality in known else "any")
     if name not in known:
         raise unknown("augmentation recipe", name, known)
@@ -115,6 +125,11 @@ def draw_move(images: Tensor, recipe: Recipe, draws: Draws) -> Tensor | None:
     scale = 1 + draws.around_zero(recipe.scale) * shifted
     shift_x = draws.around_zero(2 * recipe.translate) * shifted
     shift_y = draws.around_zero(2 * recipe.translate) * shifted
+    if recipe.crop < 1:
+        side = (recipe.crop + draws.unit() * (1 - recipe.crop)).sqrt()
+        scale = scale / side
+        corner = draws.unit(2) * 2 - 1
+        shift_x, shift_y = (shift + corner[:, i] * (1 - side) for i, shift in enumerate((shift_x, shift_y)))
     flips = draws.unit(2)
     flip_x = 1 - 2 * (flips[:, 0] < recipe.flip_horizontal).float()
     flip_y = 1 - 2 * (flips[:, 1] < recipe.flip_vertical).float()
@@ -150,6 +165,13 @@ def recolour(images: Tensor, recipe: Recipe, draws: Draws) -> Tensor:
         red, green, blue = (images[:, i : i + 1] * w for i, w in enumerate(GREY))  # not a tensor: it would be copied
         grey = red + green + blue
         images = torch.lerp(grey, images, 1 + draws.around_zero(recipe.saturation).view(shape))
+    if recipe.grey and images.shape[1] == 3:
+        chosen = (draws.unit() < recipe.grey).view(shape)
+        red, green, blue = (images[:, i : i + 1] * w for i, w in enumerate(GREY))
+        images = torch.where(chosen, red + green + blue, images)
+    if recipe.solarise:
+        chosen = (draws.unit() < recipe.solarise).view(shape)
+        images = torch.where(chosen & (images > 0.5), 1 - images, images)
     if recipe.noise:
         sigma = (draws.unit() * draws.some(recipe.noise_share)).view(shape) * recipe.noise
         images = torch.addcmul(images, draws.normal(*images.shape[1:]), sigma)
@@ -161,16 +183,19 @@ def recolour(images: Tensor, recipe: Recipe, draws: Draws) -> Tensor:
 
 
 def neighbourhood(images: Tensor, recipe: Recipe, draws: Draws) -> Tensor:
-    """CLAHE, motion blur, a median filter and holes, each in its share of the images; of volumes slice by slice.
+    """CLAHE, blur, motion blur, a median filter and holes, each in its share of the images; of volumes slice by slice.
 
-    Sizes are shares of the side, so that they are the same at every resolution. Source of the first three: kornia.
+    Sizes are shares of the side, so that they are the same at every resolution. All but holes by kornia.
     """
-    if not (recipe.clahe or recipe.motion_blur or recipe.median_blur or recipe.holes):
+    if not (recipe.clahe or recipe.blur or recipe.motion_blur or recipe.median_blur or recipe.holes):
         return images
     flat = images.flatten(1, -3)  # [B, C or C x D, H, W]
     side = min(flat.shape[2:])
     if recipe.clahe:
         flat = _changed(flat, draws.unit() < recipe.clahe, _clahe)
+    if recipe.blur:
+        sigma, chosen = BLUR[0] + draws.unit() * (BLUR[1] - BLUR[0]), draws.unit() < recipe.blur
+        flat = _changed(flat, chosen, lambda x, s: _blur(x, s * side, odd(4 * BLUR[1] * side)), sigma)
     if recipe.motion_blur:
         degrees, chosen = draws.unit() * 360, draws.unit() < recipe.motion_blur
         flat = _changed(flat, chosen, lambda x, d: _motion_blur(x, d, odd(MOTION * side)), degrees)
@@ -215,6 +240,12 @@ def _clahe(images: Tensor) -> Tensor:
 
     tiles = tuple(max(1, min(TILES, side // 8)) for side in images.shape[2:])  # of at least 8 pixels
     return equalize_clahe(images, CLIP, tiles)
+
+
+def _blur(images: Tensor, sigma: Tensor, length: int) -> Tensor:
+    from kornia.filters import gaussian_blur2d
+
+    return gaussian_blur2d(images, length, sigma[:, None].expand(-1, 2))
 
 
 def _motion_blur(images: Tensor, degrees: Tensor, length: int) -> Tensor:

@@ -62,6 +62,15 @@ class Processes:
         rows[self.share(n)] = mine
         return self.sum(rows)
 
+    def joined(self, mine: Tensor) -> Tensor:
+        """The rows of all processes' shares [n_mine,...] of one batch, in order; gradients pass through."""
+        if self.size == 1:
+            return mine
+        n = round(self.sum(torch.tensor(float(len(mine)), device=mine.device)).item())
+        rows = mine.new_zeros(n, *mine.shape[1:])
+        rows[self.share(n)] = mine
+        return _Sum.apply(rows)
+
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Add up every parameter's gradient over the processes; one that has a gradient nowhere keeps none."""
         if self.size == 1:

@@ -1,0 +1,102 @@
+"""How a point's neighbours lie around it: one number for each embedding, and what two views' numbers should have in
+common.
+
+Source: Ghojogh, Sepanj and Fieguth 2025, CurvSSL, arXiv 2511.17426. The score of a point is the sum of the cosines
+between all pairs of edges to its k nearest neighbours; that of the kernel version, the off-diagonal sum of the
+normalised Gram matrix of these edges.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Kernel = Literal["none", "linear", "rbf", "laplacian", "polynomial"]
+Form = Literal["outer", "corr", "multi"]
+SCALES = (3, 5, 8, 12, 16)  # neighbours, of the form "multi"
+SMALLEST = 1e-5  # variance below which scores are not spread further: those of random embeddings are nearly alike
+DEGREE = 3  # of the polynomial kernel
+
+
+@torch.no_grad()
+def nearest(z: Tensor, k: int) -> Tensor:
+    """int64 [b,k]: for each row of z, float [b,d], the k nearest other rows, the nearest first; k < b."""
+    apart = torch.cdist(z, z)
+    apart.fill_diagonal_(torch.inf)
+    return apart.topk(k, dim=1, largest=False).indices
+
+
+def edges(z: Tensor, neighbours: Tensor) -> Tensor:
+    """float [b,k,d]: from each row of z to its neighbours int64 [b,k]."""
+    return z[neighbours] - z[:, None]
+
+
+def curvature(z: Tensor, neighbours: Tensor, *, kernel: Kernel = "none") -> Tensor:
+    """Score float [b] of each row of z, float [b,d], in [-k/2, k(k-1)/2]: large where its neighbours all lie on one
+    side. neighbours: int64 [b,k].
+
+    Without a kernel in O(b k d), for the sum over pairs of unit edges is half of (the squared length of their sum less
+    k).
+    """
+    e, k = edges(z, neighbours), neighbours.shape[1]
+    if kernel == "none":
+        return (F.normalize(e, dim=2).sum(1).square().sum(1) - k) / 2
+    gram = _gram(e, kernel)
+    own = gram.diagonal(dim1=1, dim2=2).clamp_min(1e-12).rsqrt()
+    return ((gram * own[:, :, None] * own[:, None]).sum((1, 2)) - k) / 2
+
+
+def _gram(e: Tensor, kernel: Kernel) -> Tensor:
+    """float [b,k,k] of edges float [b,k,d]. Widths are the median over the batch (RBF: of squared distances between
+    edges of a point; Laplacian: of their L1 distances; polynomial: of squared lengths), as constants.
+    """
+    if kernel == "linear":
+        return e @ e.mT
+    if kernel == "polynomial":
+        return (e @ e.mT / _median(e.square().sum(2)) + 1) ** DEGREE
+    if kernel == "laplacian":
+        apart = torch.cdist(e, e, p=1)
+        return (-apart / _median(apart)).exp()
+    squares = e.square().sum(2)
+    own = torch.eye(e.shape[1], dtype=torch.bool, device=e.device)
+    apart = (squares[:, :, None] + squares[:, None] - 2 * e @ e.mT).clamp_min(0).masked_fill(own, 0.0)
+    return (-apart / _median(apart)).exp()
+
+
+def _median(values: Tensor) -> Tensor:
+    """Of those above 0, and 1 where there are none."""
+    above = values.detach()[values.detach() > 0]
+    return above.median() if len(above) else values.new_ones(())
+
+
+def standardised(scores: Tensor) -> Tensor:
+    """float [b,...] with mean 0 and variance 1 over the batch."""
+    centred = scores - scores.mean(0)
+    return centred * (centred.square().mean(0) + SMALLEST).rsqrt()
+
+
+def curvature_loss(first: Tensor, second: Tensor, *, form: Form, redundancy: float) -> Tensor:
+    """How far the curvature of two views' embeddings is from agreeing: a scalar, from scores float [b], or [b,m] of m
+    scales for "multi".
+
+    "outer": with R the outer product of both standardised scores, the mean of (1 - R_ii)^2, and `redundancy` times the
+    sum over the others of R_ij^2 / b (the published matrix, as we read it). "corr": (1 - mean of c c')^2. "multi": the
+    Barlow Twins loss of the scales' [m,m] correlation.
+    """
+    c, other = standardised(first), standardised(second)
+    if form == "corr":
+        return (1 - (c * other).mean()) ** 2
+    if form == "multi":
+        return cross_correlation_loss(c.T @ other / len(c), redundancy=redundancy)
+    r = c[:, None] * other
+    own = r.diagonal()
+    return (1 - own).square().mean() + redundancy * (r.square().sum() - own.square().sum()) / len(c)
+
+
+def cross_correlation_loss(matrix: Tensor, *, redundancy: float) -> Tensor:
+    """sum_i (1 - C_ii)^2 + redundancy sum_{i != j} C_ij^2 of a matrix float [d,d]."""
+    own = matrix.diagonal()
+    return (1 - own).square().sum() + redundancy * (matrix.square().sum() - own.square().sum())
