@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from trueread.model.explain import explain, grad_cam
     from trueread.model.predictor import Predictor, ProbabilityFunction
     from trueread.predicting import predict
+    from trueread.pretraining import pretrain
     from trueread.shift.base import Shift
     from trueread.shift.label_noise import with_label_noise
     from trueread.stats import Estimate
@@ -60,6 +61,7 @@ _HOMES = {
     "trueread.model.explain": ("explain", "grad_cam"),
     "trueread.model.predictor": ("Predictor", "ProbabilityFunction"),
     "trueread.predicting": ("predict",),
+    "trueread.pretraining": ("pretrain",),
     "trueread.shift.base": ("Shift",),
     "trueread.shift.label_noise": ("with_label_noise",),
     "trueread.stats": ("Estimate",),
@@ -116,6 +118,7 @@ __all__ = [
     "load_cohort",
     "load_study",
     "predict",
+    "pretrain",
     "ranked",
     "run",
     "run_audits",

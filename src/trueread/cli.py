@@ -165,6 +165,33 @@ def train(
 
 
 @app.command()
+def pretrain(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="image files, or folders of them")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="folder for weights.safetensors")],
+    method: Annotated[str, typer.Option("--method", "-m", help="curvssl, barlow-twins or vicreg")] = "curvssl",
+    seed: Annotated[int, typer.Option(help="seed of everything random")] = 0,
+    set_: DataOptions = None,
+    train_: TrainOptions = None,
+    option: MethodOptions = None,
+) -> None:
+    """Train an encoder on images without labels, whose weights later runs start from.
+
+    Examples:
+
+    `trueread pretrain archive/ -o encoder -s size=64 -s modality=radiograph`
+
+    `trueread pretrain archive/ -o encoder -m vicreg -x epochs=200 -t backbone=resnet18`
+    """
+    from trueread import pretraining
+
+    print(
+        pretraining.pretrain(
+            images, method, out=out, seed=seed, source=pairs(set_), options=pairs(option), **pairs(train_)
+        )
+    )
+
+
+@app.command()
 def audit(
     model: Model,
     data: Data,

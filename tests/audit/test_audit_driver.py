@@ -201,7 +201,7 @@ class TestBuild:
         assert [a.name for a in build_audits()][:3] == ["performance", "calibration", "subgroups"]
         left_out = {e.name for e in AUDITS.entries()} - {a.name for a in build_audits()}
         assert left_out == {
-            "adversarial", "attribution-stability", "distractor", "feature-use", "label", "localisation",
+            "adversarial", "attribution-stability", "distractor", "embedding", "feature-use", "label", "localisation",
             "shortcut-layers", "shortcut-power",
         }  # fmt: skip
 

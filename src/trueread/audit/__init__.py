@@ -6,6 +6,7 @@ from trueread.audit import (  # noqa: F401  (each registers its audit)
     calibration,
     corruption,
     distractor,
+    embedding,
     feature_use,
     label,
     localisation,

@@ -62,13 +62,14 @@ class Figure:
     """A figure as data, so that every room draws the same way and no audit needs a drawing library.
 
     kind: "line" (x against y, one line per value of `group`), "interval" (y with `low` and `high` per category x),
-    "bar" (y per category x), "matrix" (a table of numbers, row names in the first column).
+    "bar" (y per category x), "matrix" (a table of numbers, row names in the first column), "scatter" (a point per row,
+    coloured by `group`).
     diagonal: draw the line of equality. The columns named must be in `data`.
     """
 
     name: str
     title: str
-    kind: Literal["line", "interval", "bar", "matrix"]
+    kind: Literal["line", "interval", "bar", "matrix", "scatter"]
     data: pd.DataFrame
     x: str = ""
     y: str = ""

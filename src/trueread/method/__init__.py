@@ -14,6 +14,7 @@ from trueread.method import (  # noqa: F401  (each registers its method)
     danil,
     dfr,
     erm,
+    few_labels,
     final_layer_distillation,
     focal,
     gradient_penalty,

@@ -28,7 +28,7 @@ def clean_rows(setup: Setup, clean: str | list[str], *, fraction: float | None =
     training[setup.train_rows] = True
     rows = np.flatnonzero(_marked(cohort, clean) & training)
     if fraction is not None:
-        rows = _some(cohort, rows, fraction * _patients_per_class(cohort, setup.train_rows), seed=setup.seed)
+        rows = some_of_each_class(cohort, rows, fraction, of=setup.train_rows, seed=setup.seed)
     present = np.unique(cohort.labels[rows]) if cohort.task != "multilabel" else np.arange(cohort.n_classes)
     lacking = [name for k, name in enumerate(cohort.classes) if k not in present]
     if len(rows) == 0 or lacking:
@@ -78,6 +78,15 @@ def _with_ids(cohort: Cohort, ids: list[str]) -> NDArray[np.bool_]:
             f"('{known.iloc[0]}')."
         )
     return known.isin(ids).to_numpy(bool)
+
+
+def some_of_each_class(
+    cohort: Cohort, rows: NDArray[np.int64], share: float, *, of: NDArray[np.int64], seed: int
+) -> NDArray[np.int64]:
+    """The rows of some patients, drawn by the seed: of each class at least one, and at most this share of the class's
+    patients among the rows `of`.
+    """
+    return _some(cohort, rows, share * _patients_per_class(cohort, of), seed=seed)
 
 
 def _patients_per_class(cohort: Cohort, rows: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -7,8 +7,9 @@ numbers show how the features come along. Then the encoder's weights take the pl
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,16 +17,22 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from trueread.errors import InputError
+from trueread.cohort.cohort import Cohort
 from trueread.method.base import Method, head_of
+from trueread.model.classifier import Classifier
 from trueread.progress import say
 from trueread.stats.embedding import effective_rank, nearest_probabilities, spread_of_dimensions
 from trueread.stats.metrics import point
 from trueread.training.augment import augment_batch, recipe_for
+from trueread.training.checkpoint import drop_checkpoint
+from trueread.training.config import TrainConfig
 from trueread.training.hooks import Hooks, Setup, Step, cross_entropy
 from trueread.training.ledger import Ledger
 from trueread.training.limits import features_of
 from trueread.training.processes import processes
+
+if TYPE_CHECKING:
+    from trueread.training.loop import Fitted
 
 Epochs = Annotated[int, Field(ge=1, le=10_000)]
 Batch = Annotated[int, Field(ge=8, le=65_536)]
@@ -71,28 +78,41 @@ class Pretraining(Method):
         """A new one."""
         raise NotImplementedError
 
-    def prepare(self, setup: Setup) -> None:
-        network = setup.classifier.network
-        if not isinstance(getattr(network, "backbone", None), nn.Module):
-            raise InputError("a network made elsewhere cannot be pretrained here; build it with Classifier.build.")
-        name, recipe = recipe_for(self.views, setup.cohort.modality, of="views")
+    def learn(
+        self, cohort: Cohort, config: TrainConfig, *, fit: Callable[..., Fitted], seed: int, folder: Path | None
+    ) -> Classifier:
+        """A classifier whose backbone has learned from the cohort's training images. config: of the training that comes
+        later; what the pretraining decides is replaced. folder: where it can be interrupted.
+        """
+        name, recipe = recipe_for(self.views, cohort.modality, of="views")
         hooks = TwoViews(self.objective(), width=self.width, recipe=recipe)
-        config = setup.config.model_copy(
+        changed = config.model_copy(
             update={
-                "epochs": self.epochs, "batch_size": min(self.batch_size, len(setup.train_rows)),
+                "epochs": self.epochs, "batch_size": min(self.batch_size, len(cohort.rows("train"))),
                 "optimizer": "adamw", "learning_rate": self.learning_rate, "weight_decay": self.weight_decay,
                 "schedule": "cosine", "warmup": 0.1, "select": "last", "augment": "none", "head": "linear",
                 "dropout": 0.0, "ema_decay": None, "patience": None, "clip_norm": None, "threshold_rule": "0.5",
             }
         )  # fmt: skip
-        folder = setup.folder and setup.folder / "pretraining"
-        fitted = setup.fit(setup.cohort, hooks, config, seed=setup.seed, folder=folder, what=self.what)
-        encoder = fitted.classifier.network.get_submodule("backbone")
-        network.get_submodule("backbone").load_state_dict(encoder.state_dict())
-        setup.classifier.card.weights = f"{self.what}, {self.epochs} epochs on {len(setup.train_rows)} images"
+        fitted = fit(cohort, hooks, changed, seed=seed, folder=folder, what=self.what)
         self.told = {"views": name, **hooks.told()}
         for warning in self.told["warnings"]:
             say(f"warning: {warning}")
+        return fitted.classifier
+
+    def prepare(self, setup: Setup) -> None:
+        made = self.learn(setup.cohort, setup.config, fit=setup.fit, seed=setup.seed, folder=self._folder(setup))
+        encoder = made.network.get_submodule("backbone").state_dict()
+        setup.classifier.network.get_submodule("backbone").load_state_dict(encoder)
+        setup.classifier.card.weights = f"{self.what}, {self.epochs} epochs on {len(setup.train_rows)} images"
+
+    def finish(self, setup: Setup) -> None:
+        folder = self._folder(setup)
+        if folder is not None:
+            drop_checkpoint(folder / "checkpoints")
+
+    def _folder(self, setup: Setup) -> Path | None:
+        return setup.folder and setup.folder / "pretraining"
 
     def report(self) -> dict[str, Any]:
         return self.told

@@ -120,6 +120,21 @@ def _categories(axes: Axes, figure: Json, data: Columns) -> None:
     _legend(axes, figure, data, series)
 
 
+def _points(axes: Axes, figure: Json, data: Columns) -> None:
+    """A point per row, of one size; the axes have no numbers where nobody named them."""
+    x, y = numbers(data[figure["x"]]), numbers(data[figure["y"]])
+    series = series_of(figure, data)
+    for s in series:
+        axes.plot(
+            x[s.rows], y[s.rows], "o", color=s.colour, markersize=3.2, markeredgewidth=0, alpha=0.65,
+            gid=CLASS + "point",
+        )  # fmt: skip
+    axes.grid(True)
+    axes.set_xlabel(printable(figure.get("x_label") or figure["x"]))
+    axes.set_ylabel(printable(figure.get("y_label") or figure["y"]))
+    _legend(axes, figure, data, series)
+
+
 def _matrix(axes: Axes, figure: Json, data: Columns) -> None:
     """Cells shaded by size, up to a tone on which the number stays legible; negative numbers have another hue."""
     first, *names = data
@@ -178,7 +193,7 @@ def _legend(axes: Axes, figure: Json, data: Columns, series: Sequence[Series]) -
     if handles:
         canvas = axes.get_figure()
         assert canvas is not None
-        width = NARROW if figure["kind"] == "line" else WIDE
+        width = NARROW if figure["kind"] in ("line", "scatter") else WIDE
         canvas.legend(handles, labels, loc="outside upper left", ncols=legend_columns(labels, width))
 
 
@@ -187,4 +202,5 @@ PAINTERS: dict[str, Callable[[Axes, Json, Columns], None]] = {
     "interval": _categories,
     "bar": _categories,
     "matrix": _matrix,
+    "scatter": _points,
 }

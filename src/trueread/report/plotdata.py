@@ -50,7 +50,9 @@ def alt_text(figure: Json) -> str:
     values = numbers(data.get(figure.get("y") or "", []))
     known = values[~np.isnan(values)]
     extent = f", from {known.min():.3g} to {known.max():.3g}" if len(known) else ""
-    what = {"line": "lines", "interval": "values with intervals", "bar": "bars"}.get(figure["kind"], "values")
+    what = {"line": "lines", "interval": "values with intervals", "bar": "bars", "scatter": "points"}.get(
+        figure["kind"], "values"
+    )
     return f"{title}: {what} of {printable(figure.get('y_label') or figure.get('y') or 'values')}{listed}{extent}."
 
 
@@ -60,9 +62,10 @@ def size_of(figure: Json, data: Columns) -> tuple[float, float]:
     key = figure.get("colour") or figure.get("group")
     names = [str(n) for n in dict.fromkeys(data[key])] if key and kind != "matrix" else []
     names += [str(n) for n in dict.fromkeys(data[figure["dash"]])] if figure.get("dash") else []
-    legend = 16 * -(-len(names) // legend_columns(names, NARROW if kind == "line" else WIDE)) if len(names) > 1 else 0
-    if kind == "line":
-        return NARROW, (390 if figure.get("diagonal") else 270) + legend
+    width = NARROW if kind in ("line", "scatter") else WIDE
+    legend = 16 * -(-len(names) // legend_columns(names, width)) if len(names) > 1 else 0
+    if kind in ("line", "scatter"):
+        return NARROW, (390 if figure.get("diagonal") or kind == "scatter" else 270) + legend
     if kind == "matrix":
         rows, across = min(len(figure["data"]["rows"]), MAX_MATRIX), min(max(len(data) - 1, 1), MAX_MATRIX)
         return (NARROW if across <= 4 else WIDE), 90 + max(rows * 34, 60)

@@ -1,0 +1,103 @@
+"""An encoder from images that nobody has labelled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field
+
+from trueread.cohort.cohort import Cohort
+from trueread.cohort.read import list_images, read_images
+from trueread.commands import writing
+from trueread.errors import InputError
+from trueread.files import write_json
+from trueread.method.base import METHODS, build_method
+from trueread.method.two_views import Pretraining
+from trueread.model.classifier import WEIGHTS_FILE
+from trueread.model.weights import save_weights
+from trueread.options import validate
+from trueread.progress import say
+from trueread.record import environment
+from trueread.training.checkpoint import drop_checkpoint
+from trueread.training.config import TrainConfig
+from trueread.training.loop import fit
+
+RECORD = "pretraining.json"
+FEWEST = 16
+
+
+class Reading(BaseModel):
+    """How images without labels are read. size: pixels a side. modality: whose views; see views.yaml."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    size: int = Field(default=64, ge=8, le=4096)
+    channels: Literal["auto", 1, 3] = "auto"
+    fit: Literal["crop", "pad", "stretch"] = "crop"
+    modality: str = "any"
+
+
+def pretrain(
+    images: Sequence[str | Path] | Cohort, method: str = "curvssl", *, out: str | Path, seed: int = 0,
+    source: Mapping[str, Any] | None = None, options: Mapping[str, Any] | None = None, **settings: Any,
+) -> Path:  # fmt: skip
+    """Train an encoder on images without looking at labels; returns the weights file, for `weights=` of later runs.
+
+    images: files, or folders that are searched for them, or a Cohort, whose training split is used where there is one.
+    method: curvssl, barlow-twins or vicreg, with `options`. source: size, channels, fit and modality of the images.
+    settings: of the loop (`backbone="resnet18"`, ...), but for those that the method decides. Interrupted, it goes on
+    when it is asked again. Raises InputError for another method, and for fewer than 16 images.
+    """
+    made = build_method(method, **(options or {}))
+    if not isinstance(made, Pretraining):
+        known = [
+            e.name for e in METHODS.entries() if isinstance(e.factory, type) and issubclass(e.factory, Pretraining)
+        ]
+        raise InputError(f"'{method}' does not learn without labels; take one of {', '.join(sorted(known))}.")
+    config = validate(TrainConfig, settings, where="--train")
+    cohort = images if isinstance(images, Cohort) else read_unlabelled(images, **(source or {}))
+    out = Path(out)
+    with writing(out, option="-o"):
+        out.mkdir(parents=True, exist_ok=True)
+    encoder = made.learn(cohort, config, fit=fit, seed=seed, folder=out)
+    with writing(out, option="-o"):
+        path = out / WEIGHTS_FILE
+        save_weights(encoder.network.get_submodule("backbone"), path)
+        write_json(out / RECORD, {
+            "method": method, "options": dict(made.options), "seed": seed, "backbone": config.backbone,
+            "stem": encoder.card.stem, "size": list(cohort.spatial), "channels": cohort.channels,
+            "images": len(cohort.rows("train")), **made.told, "environment": environment(),
+        })  # fmt: skip
+    drop_checkpoint(out / "checkpoints")
+    say(f"{path}: first weights for {config.backbone}; give weights={path} to a later run.")
+    return path
+
+
+def read_unlabelled(images: Sequence[str | Path], **options: Any) -> Cohort:
+    """Files, or folders of them, as the training split of a cohort that has no labels worth the name. options: see
+    `Reading`. Unreadable files are left out, and how many is said.
+    """
+    wanted = validate(Reading, options, where="--set")
+    files = list_images(images)
+    read = read_images(files, size=wanted.size, channels=wanted.channels, fit=wanted.fit, what="reading images")
+    n = len(read.images)
+    if n < FEWEST:
+        raise InputError(f"there are {n} images to learn from; give {FEWEST} or more.")
+    if len(read.omitted):
+        say(f"unreadable and left out: {len(read.omitted)} of {len(files)} files.")
+    names = [str(files[i]) for i in read.kept]
+    return Cohort(
+        name="images without labels",
+        images=read.images,
+        labels=np.arange(n) % 2,  # a classifier has to have two classes; nothing is learned from these
+        table=pd.DataFrame({"id": names, "patient": names, "split": "train"}),
+        classes=("unlabelled", "unlabelled too"),
+        task="binary",
+        white=read.white,
+        patients_known=False,
+        modality=wanted.modality,
+    )

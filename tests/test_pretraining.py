@@ -1,0 +1,103 @@
+"""An encoder from a folder without labels, and a run that starts from it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tiny import tiny_cohort
+from trueread import pretraining
+from trueread.cohort.source import load_cohort
+from trueread.cohort.split import assign_splits
+from trueread.errors import InputError
+from trueread.model import Classifier
+from trueread.model.weights import read_weights
+
+pytestmark = pytest.mark.usefixtures("quiet_and_on_one_thread")
+OPTIONS = {"epochs": 2, "batch_size": 16, "width": 16, "k": 3}
+SETTINGS = {"threads": 1, "device": "cpu", "precision": "fp32"}
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    """Images in a tree without classes, one of them broken."""
+    folder = tmp_path_factory.mktemp("archive")
+    cohort = tiny_cohort(n=48)
+    for i, image in enumerate(cohort.images[:, 0]):
+        (folder / f"{i % 3}").mkdir(exist_ok=True)
+        Image.fromarray(image).save(folder / f"{i % 3}" / f"{i}.png")
+    (folder / "broken.png").write_bytes(b"x")
+    return folder
+
+
+def test_a_later_run_starts_from_its_weights(archive, tmp_path):
+    path = pretraining.pretrain(
+        [archive], out=tmp_path / "encoder", source={"size": 16, "modality": "radiograph"}, options=OPTIONS, **SETTINGS
+    )
+    told = json.loads((tmp_path / "encoder" / "pretraining.json").read_text())
+    assert told["images"] == 48
+    assert told["views"] == "radiograph"
+    assert [w["epoch"] for w in told["watched"]] == [1, 2]
+    assert not list((tmp_path / "encoder").rglob("*.pt"))
+    made = Classifier.build("compact", cohort=tiny_cohort(n=48), weights=str(path))
+    learned = read_weights(path)
+    own = made.network.get_submodule("backbone").state_dict()
+    assert set(learned) == set(own)
+    assert all(torch.equal(learned[k], own[k]) for k in own)
+    assert "weights.safetensors" in made.card.weights
+
+
+def test_it_is_the_same_again_and_another_with_another_seed(archive, tmp_path):
+    paths = [
+        pretraining.pretrain(
+            [archive], "vicreg", out=tmp_path / str(i), seed=seed, source={"size": 16},
+            options={"epochs": 1, "batch_size": 16, "width": 16}, **SETTINGS,
+        )
+        for i, seed in enumerate((0, 0, 1))
+    ]  # fmt: skip
+    states = [read_weights(p) for p in paths]
+    assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
+    assert not all(torch.equal(states[0][k], states[2][k]) for k in states[0])
+
+
+def test_of_a_cohort_only_training_images_are_seen(tmp_path):
+    cohort = load_cohort("phantom", n_images=80, size=28)
+    split = assign_splits(cohort)
+    changed = split.images.copy()
+    changed[split.rows("test")] = 255 - changed[split.rows("test")]
+    paths = [
+        pretraining.pretrain(c, out=tmp_path / str(i), options={**OPTIONS, "epochs": 1}, **SETTINGS)
+        for i, c in enumerate((split, replace(split, images=changed)))
+    ]
+    states = [read_weights(p) for p in paths]
+    assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"method": "focal", "options": {}},
+            "'focal' does not learn without labels; take one of barlow-twins, curvssl, vicreg",
+        ),
+        ({"source": {"sise": 16}}, "'sise' is not an option"),
+        ({"options": {"epochs": 0}}, "epochs"),
+        ({"epochss": 3}, "epochss"),
+    ],
+)
+def test_mistakes(archive, tmp_path, change, message):
+    given = {"method": "curvssl", "source": {"size": 16}, "options": OPTIONS, **SETTINGS} | change
+    with pytest.raises(InputError, match=message):
+        pretraining.pretrain([archive], given.pop("method"), out=tmp_path, **given)
+
+
+def test_a_handful_of_images_is_not_enough(tmp_path):
+    for i in range(3):
+        Image.fromarray(np.zeros((16, 16), np.uint8)).save(tmp_path / f"{i}.png")
+    with pytest.raises(InputError, match="3 images to learn from; give 16 or more"):
+        pretraining.pretrain([tmp_path], out=tmp_path / "out")
