@@ -152,6 +152,7 @@ class TestComposition:
 
 
 REGISTERED = [e.name for e in METHODS.entries()]
+SHORT = {name: {"epochs": 2, "batch_size": 32, "width": 16} for name in ("curvssl", "barlow-twins", "vicreg")}
 
 
 def equal(a, b) -> bool:
@@ -163,6 +164,11 @@ def equal(a, b) -> bool:
     if isinstance(a, (list, tuple)):
         return len(a) == len(b) and all(equal(x, y) for x, y in zip(a, b, strict=True))
     return a == b
+
+
+def registered(name: str) -> Method:
+    """With its defaults, but for how long a pretraining takes."""
+    return build_method(name, **SHORT.get(name, {}))
 
 
 def known(*args, **options):
@@ -181,7 +187,7 @@ def known(*args, **options):
 class TestEveryMethod:
     def test_trains_and_its_state_comes_back_from_a_checkpoint(self, name, tmp_path):
         cohort, kept = known(n=100, share=0.2), {}
-        method = build_method(name)
+        method = registered(name)
         prepare = method.prepare
         method.prepare = lambda setup: (kept.update(setup=setup), prepare(setup))
         fitted = fit(cohort, method, tiny_config(), folder=tmp_path, quiet=True)
@@ -191,13 +197,13 @@ class TestEveryMethod:
         stored = io.BytesIO()
         torch.save(method.state(), stored)
         stored.seek(0)
-        other = build_method(name)
+        other = registered(name)
         other.load_state(torch.load(stored, weights_only=True), kept["setup"])
         assert equal(other.state(), method.state())
         assert equal(other.sampling(fitted.ledger), method.sampling(fitted.ledger))
 
     def test_gives_the_same_bits_twice(self, name):
-        runs = [fit(known(n=60), build_method(name), tiny_config(augment="any"), quiet=True) for _ in range(2)]
+        runs = [fit(known(n=60), registered(name), tiny_config(augment="any"), quiet=True) for _ in range(2)]
         assert equal(*(dict(r.classifier.network.state_dict()) for r in runs))
 
     def test_does_not_look_at_the_test_split(self, name):
@@ -206,7 +212,7 @@ class TestEveryMethod:
         images[cohort.rows("test")] = 0
         labels[cohort.rows("test")] = 0
         poisoned = dataclasses.replace(cohort, images=images, labels=labels)
-        runs = [fit(c, build_method(name), tiny_config(), quiet=True) for c in (cohort, poisoned)]
+        runs = [fit(c, registered(name), tiny_config(), quiet=True) for c in (cohort, poisoned)]
         assert equal(*(dict(r.classifier.network.state_dict()) for r in runs))
         assert runs[0].classifier.card.threshold == runs[1].classifier.card.threshold
 
@@ -214,7 +220,7 @@ class TestEveryMethod:
     def test_trains_other_tasks_or_says_why_not(self, name, task):
         cohort = known(task, n=100, share=0.2)
         try:
-            fitted = fit(cohort, build_method(name), tiny_config(), quiet=True)
+            fitted = fit(cohort, registered(name), tiny_config(), quiet=True)
         except InputError as error:
             assert task in str(error)  # noqa: PT017
             assert task == "multilabel", "every method knows several classes"
@@ -227,4 +233,4 @@ class TestEveryMethod:
         assert entry.source
         assert 20 < len(entry.summary) < 120
         assert name == name.lower().replace("_", "-")
-        assert overrides(build_method(name), "prepare") or not build_method(name).state()
+        assert overrides(registered(name), "prepare") or not registered(name).state()

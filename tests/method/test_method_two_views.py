@@ -173,6 +173,11 @@ class TestForms:
         with pytest.raises(InputError, match=f"{max(SCALES)} neighbours are asked for in batches of 10"):
             objective(points(10), points(10))
 
+    def test_a_last_small_batch_goes_without_curvature(self):
+        objective = CurvatureObjective(form="corr", kernel="none", k=5, neighbours="own", share=0.1, redundancy=0.0)
+        assert set(objective(points(32), points(32, seed=1))) == {"barlow", "curvature"}
+        assert set(objective(points(4), points(4, seed=1))) == {"barlow"}
+
 
 class TestViews:
     def test_every_modality_has_one_and_radiographs_are_never_mirrored(self):

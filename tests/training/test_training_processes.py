@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from tiny import tiny_cohort, tiny_config
 from trueread.errors import InputError
 from trueread.method.base import Method, build_method
+from trueread.method.curvssl import CurvatureObjective
 from trueread.model.classifier import Classifier
 from trueread.training.evaluate import predict_probabilities
 from trueread.training.loop import fit
@@ -73,6 +74,21 @@ def gradients_in_float64() -> list[torch.Tensor]:
     return [p.grad for p in classifier.parameters()]
 
 
+def gradients_of_a_whole_batch() -> list[torch.Tensor]:
+    """In float64, of a loss between all embeddings of a batch, of which each process makes its share."""
+    cohort, me = tiny_cohort(n=41), processes()
+    torch.manual_seed(0)
+    classifier = Classifier.build("compact", cohort=cohort).double().train()
+    share = np.arange(41)[me.share(41)]
+    images = torch.from_numpy(cohort.images[share]).double() / 255
+    with me.shared_batch_norm():
+        views = [me.joined(classifier(x).features) for x in (images, images.flip(-1))]
+    objective = CurvatureObjective(form="corr", kernel="rbf", k=5, neighbours="own", share=0.5, redundancy=0.005)
+    (sum(objective(*views).values()) * len(share) / 41).backward()
+    me.sum_gradients(classifier.parameters())
+    return [p.grad for p in classifier.parameters() if p.grad is not None]
+
+
 def started(case: str) -> torch.Tensor:
     """The weights before the first step."""
     options = {k: v for k, v in CASES[case].items() if k != "method"}
@@ -98,6 +114,7 @@ def main(out: str) -> None:
     for number, case in enumerate(CASES):
         torch.save(facts(trained(case)), Path(out) / f"{number}-{rank}.pt")
     torch.save(gradients_in_float64(), Path(out) / f"gradients-{rank}.pt")
+    torch.save(gradients_of_a_whole_batch(), Path(out) / f"joined-{rank}.pt")
 
 
 def torchrun(*command: str, n: int = 2, **options) -> subprocess.CompletedProcess:
@@ -142,10 +159,13 @@ class TestTwoProcesses:
 
 
 @pytest.mark.slow
-def test_gradients_are_those_of_one_process_to_the_last_digits(together):
+@pytest.mark.parametrize(
+    ("name", "made"), [("gradients", gradients_in_float64), ("joined", gradients_of_a_whole_batch)]
+)
+def test_gradients_are_those_of_one_process_to_the_last_digits(together, name, made):
     for rank in (0, 1):
-        shared = torch.load(together / f"gradients-{rank}.pt", weights_only=True)
-        for one, other in zip(gradients_in_float64(), shared, strict=True):
+        shared = torch.load(together / f"{name}-{rank}.pt", weights_only=True)
+        for one, other in zip(made(), shared, strict=True):
             assert torch.allclose(one, other, rtol=1e-9, atol=1e-12)
 
 

@@ -30,8 +30,15 @@ class CurvatureObjective(Objective):
         facts = (self.form, self.kernel, self.k, self.neighbours, self.share, self.redundancy)
         return f"CurvatureObjective{facts}"
 
+    @property
+    def scales(self) -> tuple[int, ...]:
+        """Numbers of neighbours."""
+        return SCALES if self.form == "multi" else (self.k,)
+
     def __call__(self, first: Tensor, second: Tensor) -> dict[str, Tensor]:
         barlow = barlow_twins_loss(first, second, redundancy=self.redundancy)
+        if self.weight and max(self.scales) >= len(first):
+            return {"barlow": barlow}  # the last batch of an epoch, in which nobody has so many neighbours
         scores = self.scores(first, second)
         curved = curvature_loss(*scores, form=self.form, redundancy=self.redundancy)
         if not self.weight and curved.detach() > 0:
@@ -40,7 +47,7 @@ class CurvatureObjective(Objective):
 
     def scores(self, first: Tensor, second: Tensor) -> list[Tensor]:
         """Of both views: float [b], or [b,m] of m numbers of neighbours."""
-        scales = SCALES if self.form == "multi" else (self.k,)
+        scales = self.scales
         if max(scales) >= len(first):
             raise InputError(
                 f"{max(scales)} neighbours are asked for in batches of {len(first)}; take larger batches, or fewer."
