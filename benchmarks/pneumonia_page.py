@@ -118,8 +118,3 @@ def _places(rows: list[Json]) -> list[str]:
 def _claims(row: Json) -> list[str]:
     above = all(Estimate.from_json(row["measures"][k]).low > 0 for k in OVER)
     return [f"{held(above)}: {row['backbone']}, {row['how']}: above both controls in pointing and mass."]
-
-
-def figures(result: Json) -> dict[str, str]:  # noqa: ARG001  (as the other sections)
-    """None."""
-    return {}

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import curvssl_page
 import danil_page
 import nonrobust_page
 import pneumonia_page
@@ -214,6 +215,8 @@ SECTIONS = {
     "danil-gpu": danil_page.section,
     "pneumonia-cpu": pneumonia_page.section,
     "pneumonia-gpu": pneumonia_page.section,
+    "curvssl-cpu": curvssl_page.section,
+    "curvssl-gpu": curvssl_page.section,
     "shortcut-audits": shortcut_page.section,
     "copies": copies_section,
     "speed": speed_section,
@@ -269,7 +272,7 @@ def main() -> None:
     wanted = {PAGE: page(), README: readme()}
     if reliability := _result("reliability"):
         wanted[RELIABILITY] = reliability_page.page(reliability)
-    for made in (specialist_page, nonrobust_page, step_e_page, danil_page):
+    for made in (specialist_page, nonrobust_page, step_e_page, danil_page, curvssl_page):
         protocol = made.__name__.removesuffix("_page").replace("_", "-")
         for scale in ("cpu", "gpu"):
             if result := _result(f"{protocol}-{scale}"):

@@ -14,7 +14,8 @@ from tiny import tiny_cohort
 from trueread.audit.subject import Member, Subject
 from trueread.commands import run_paper
 from trueread.errors import InputError
-from trueread.paper import base, cohorts, danil, nonrobust, pneumonia, specialist, step_e
+from trueread.model.weights import read_weights
+from trueread.paper import base, cohorts, curvssl, danil, nonrobust, pneumonia, specialist, step_e
 from trueread.paper.base import Paper
 from trueread.paper.side_by_side import side_by_side
 from trueread.paper.specialist import CUES, Scale, SpecialistPaper, cohort_of
@@ -317,3 +318,32 @@ class TestPneumonia:
     def test_backbones_whose_last_layer_alone_is_new(self):
         assert pneumonia.recipe_of("resnet18")["head"] == "mlp"
         assert pneumonia.recipe_of("efficientnet_b0")["head"] == "linear"
+
+
+class TestCurvssl:
+    @pytest.fixture
+    def tiny(self, monkeypatch):
+        scale = replace(
+            curvssl.CurvsslPaper.scales["smoke"], varied="phantom", resamples=100,
+            pretraining={"phantom": {"epochs": 1, "batch_size": 16, "width": 16}},
+        )  # fmt: skip
+        monkeypatch.setattr(curvssl.CurvsslPaper, "scales", {"smoke": scale})
+        monkeypatch.setattr(curvssl, "VARIATIONS", {"5 neighbours": {"k": 5}})
+        monkeypatch.setitem(cohorts.COHORTS, "phantom", {"source": "phantom", "n_images": 140})
+
+    def test_frozen_tuned_and_compared_and_nothing_learned_twice(self, tmp_path, tiny, monkeypatch):
+        result = json.loads(run_paper("curvssl", out=tmp_path, jobs=1).read_text())
+        arms = [curvssl.BARLOW, "curvssl, corr"]
+        assert [r["arm"] for r in result["rows"]] == arms
+        assert [(r["arm"], r["share"]) for r in result["tuned"]] == [
+            (a, s) for a in (curvssl.SCRATCH, *arms) for s in (0.1, 1.0)
+        ]
+        compared = {(d["baseline"], d["method"], d["share"], d["measure"]) for d in result["differences"]}
+        assert (curvssl.BARLOW, "curvssl, corr", None, "linear") in compared
+        assert (curvssl.SCRATCH, "curvssl, corr", 0.1, "balanced-accuracy") in compared
+        assert [r["what"] for r in result["variations"]] == ["5 neighbours"]
+        folder = tmp_path / "phantom" / "encoders" / "barlow-twins" / "seed-0"
+        assert not any(key.startswith("head") for key in read_weights(folder / "encoder.safetensors"))
+        for place in ("trueread.runner.fit", "trueread.paper.curvssl.fit"):
+            monkeypatch.setattr(place, lambda *_, **__: pytest.fail("trained again"))
+        assert json.loads(run_paper("curvssl", out=tmp_path, jobs=1).read_text())["rows"] == result["rows"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,13 +29,13 @@ class Arm:
 
 
 class Bench:
-    """Where the arms of one cohort are trained. train: options of `TrainConfig`."""
+    """Where the arms of one cohort are trained. train: options of `TrainConfig`. seeds: how many, or which."""
 
-    def __init__(self, folder: Path, *, train: Mapping[str, Any], seeds: int, resamples: int) -> None:
+    def __init__(self, folder: Path, *, train: Mapping[str, Any], seeds: int | Sequence[int], resamples: int) -> None:
         self.folder = folder
         self.study = Study(
-            name="paper", data=DataSection(source="paper"), train=TrainConfig(**train), seeds=list(range(seeds)),
-            resamples=resamples,
+            name="paper", data=DataSection(source="paper"), train=TrainConfig(**train),
+            seeds=list(range(seeds) if isinstance(seeds, int) else seeds), resamples=resamples,
         )  # fmt: skip
 
     def model_of(self, arm: str) -> str:

@@ -22,7 +22,7 @@ from trueread.shift.label_noise import NOISE
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 LABELS = {  # by name, the array of the file
     "aggre": "aggre_label", "random1": "random_label1", "random2": "random_label2", "random3": "random_label3",
-    "worse": "worse_label",
+    "worse": "worse_label", "clean": "clean_label",
 }  # fmt: skip
 SIDE, MOST_BYTES = 32, 100_000  # of an image's file
 IMAGES, GIVEN = "cifar10n_images.zip", "cifar10n_labels.npz"
@@ -32,8 +32,8 @@ def cifar10n(data: Path | None, labels: str = "worse", *, images: int = 50_000, 
     """The first `images` training images with the labels of people, the test images with the true ones.
 
     data: the folder of cifar10n_images.zip (train/CLASS/RANK.jpg, test/CLASS/RANK.jpg, by rank within the class) and
-    cifar10n_labels.npz. labels: "aggre" (majority of three people), "random1" to "random3" (one of them) or "worse" (a
-    wrong one where there is any). val: share of the training images, with people's labels too.
+    cifar10n_labels.npz. labels: "aggre" (majority of three people), "random1" to "random3" (one of them), "worse" (a
+    wrong one where there is any) or "clean" (the true ones). val: share of the training images, labelled alike.
     `truth` has "true_label" and "flipped". Raises InputError for unknown labels and files that are not there.
     """
     if labels not in LABELS:
