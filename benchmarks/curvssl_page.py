@@ -64,8 +64,8 @@ def claims(result: Json, name: str) -> list[str]:
     best = max(mine, key=lambda a: mine[a].value)
     found = _difference(result, name, None, BARLOW, best, "linear")
     said = [
-        f"{held(mine[best].value >= rows[BARLOW].value)}: with a linear layer a form of curvature is at or above Barlow "
-        f"Twins: the best of them on these images, {best}, {signed(found)}."
+        f"{held(mine[best].value >= rows[BARLOW].value)}: with a linear layer a form of curvature is at or above "
+        f"Barlow Twins: the best of them on these images, {best}, {signed(found)}."
     ]
     for share in dict.fromkeys(r["share"] for r in result["tuned"]):
         if share < 1:

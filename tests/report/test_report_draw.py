@@ -15,7 +15,7 @@ from fake_run import CLASSES, METHODS, fake_summary
 
 from trueread.audit.finding import Figure
 from trueread.errors import InputError
-from trueread.report.combine import learning_curves, overlay
+from trueread.report.combine import label_efficiency, learning_curves, overlay
 from trueread.report.draw import draw, is_wide
 from trueread.report.plotdata import NARROW, alt_text, cut_note, legend_columns, series_of
 from trueread.report.svg import SENTINELS, SERIES
@@ -226,3 +226,29 @@ def test_a_legend_stays_inside_its_figure_as_matplotlib_fills_it() -> None:
     assert legend_columns(cues, NARROW) == 4  # with more, matplotlib's first column has two names and the others one
     assert legend_columns(["a", "b"], 500) == 2
     assert legend_columns(["a" * 40] * 3, 100) == 1
+
+
+def test_label_efficiency_is_drawn_when_methods_differ_in_their_labels() -> None:
+    def method(name: str, trained: str, report: dict, value: float) -> dict:
+        estimate = {"value": value, "low": value - 0.1, "high": value + 0.1}
+        finding = {"audit": "performance", "measures": {"balanced-accuracy": {"estimate": estimate}}}
+        return {"name": name, "report": report, "card": {"training": {"method": trained}}, "findings": [finding]}
+
+    few = method("a", "few-labels", {"labelled_images": 20}, 0.6)
+    more = method("b", "few-labels", {"labelled_images": 100}, 0.7)
+    begun = method("c", "curvssl+few-labels", {"few-labels": {"labelled_images": 20}, "curvssl": {}}, 0.65)
+    assert label_efficiency([few, begun, method("d", "erm", {}, 0.8)]) == []
+    (figure,) = label_efficiency([more, few, begun])
+    rows = [(r[0], r[1]) for r in figure["data"]["rows"]]
+    assert rows == [("curvssl", 20), ("no pretraining", 20), ("no pretraining", 100)]
+    assert "labelled training images" in draw(figure)
+
+
+def test_points_are_coloured_by_group_and_described() -> None:
+    figure = Figure(
+        "map", "A map", "scatter", pd.DataFrame({"x": [0.0, 1.0, 2.0], "y": [0.0, 1.0, 4.0], "g": ["a", "b", "a"]}),
+        x="x", y="y", group="g", x_label="first", y_label="second",
+    ).to_json()  # fmt: skip
+    drawn = draw(figure)
+    assert "first" in drawn
+    assert "points of second for a, b, from 0 to 4" in drawn

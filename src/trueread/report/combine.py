@@ -7,7 +7,7 @@ from typing import Any
 
 Json = dict[str, Any]
 
-METHOD = "method"
+METHOD, FEW = "method", "few-labels"
 
 
 def overlay(figures: Mapping[str, Json], *, order: Sequence[str]) -> Json | None:
@@ -109,4 +109,39 @@ def _curve(method: str, history: Json, wanted: Sequence[tuple[str, str]]) -> lis
         for column, split in wanted
         if column in at and "epoch" in at and "selected" in at
         for row in table["rows"]
+    ]
+
+
+def label_efficiency(methods: Sequence[Json]) -> list[Json]:
+    """Balanced accuracy on the test images against the number of labelled ones, a line per way of beginning; [] unless
+    methods of the study differ in how many labels they were given (see the method few-labels).
+    """
+    rows = []
+    for method in methods:
+        told = method.get("report") or {}
+        labelled = told.get("labelled_images", (told.get(FEW) or {}).get("labelled_images"))
+        found = next((f for f in method["findings"] if f["audit"] == "performance"), None)
+        if labelled is None or found is None or "balanced-accuracy" not in found["measures"]:
+            continue
+        trained = ((method.get("card") or {}).get("training") or {}).get("method", method["name"])
+        begun = " + ".join(p for p in str(trained).split("+") if p != FEW) or "no pretraining"
+        rows.append([begun, labelled, found["measures"]["balanced-accuracy"]["estimate"]])
+    if len({row[1] for row in rows}) < 2:
+        return []
+    return [
+        {
+            "name": "label-efficiency",
+            "title": "Balanced accuracy by labels",
+            "kind": "line",
+            "x": "labelled images",
+            "y": "balanced accuracy",
+            "group": "begun with",
+            "x_label": "labelled training images",
+            "y_label": "balanced accuracy",
+            "caption": "On the test images; of the images without a label a pretraining still learns.",
+            "data": {
+                "columns": ["begun with", "labelled images", "balanced accuracy"],
+                "rows": sorted(rows, key=lambda row: (row[0], row[1])),
+            },
+        }
     ]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from trueread.errors import TruereadError
 from trueread.report.check_words import serious_of
-from trueread.report.combine import learning_curves, overlay
+from trueread.report.combine import label_efficiency, learning_curves, overlay
 from trueread.report.draw import draw, is_wide
 from trueread.report.plotdata import cut_note
 from trueread.report.remedy import in_words
@@ -103,7 +103,7 @@ def figure_views(
 def curves(summary: Json) -> list[FigureView]:
     """ROC and reliability of every method, and the learning curves."""
     views = [v for audit, name in CURVES for v in figure_views(summary, audit, only=(name,))]
-    return views + [_drawn(f) for f in learning_curves(summary["methods"])]
+    return views + [_drawn(f) for f in (*label_efficiency(summary["methods"]), *learning_curves(summary["methods"]))]
 
 
 def finding_views(summary: Json) -> list[FindingView]:
