@@ -88,44 +88,45 @@ def wait_for(folder: Path, pattern: str, process: subprocess.Popen) -> None:
         time.sleep(0.005)
 
 
-MOMENTS = {
+MOMENTS = {  # in the order in which a run passes them
     "in the first training": ("methods/erm/seed-0/checkpoints/epoch-00002-*.pt", 0.0),
-    "while something is written": ("methods/mixup/seed-0/checkpoints/*.part", 0.0),
     "after the first training": ("methods/erm/seed-0/predictions.csv", 0.0),
+    "while something is written": ("methods/mixup/seed-0/checkpoints/*.part", 0.0),
     "in the audits": ("methods/mixup/seed-0/predictions.csv", 0.1),
 }
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_a_killed_run_ends_in_the_same_bits_and_the_same_report(tmp_path, pictures, uninterrupted, moment):
-    pattern, later = MOMENTS[moment]
+def test_a_run_that_is_killed_again_and_again_ends_in_the_same_bits_and_the_same_report(
+    tmp_path, pictures, uninterrupted
+):
     folder = tmp_path / "run"
-    process = start(command(pictures, folder))
-    wait_for(folder, pattern, process)
-    time.sleep(later)
-    process.kill()
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-    told = finish(command(pictures, folder))
-    if moment != "in the first training":
-        assert "erm, seed 0, epoch" not in told  # what was done is not done again
+    for moment, (pattern, later) in MOMENTS.items():
+        process = start(command(pictures, folder))
+        wait_for(folder, pattern, process)
+        time.sleep(later)
+        process.kill()
+        _, err = process.communicate()
+        assert process.returncode == -signal.SIGKILL, moment
+        if moment == "in the audits":
+            assert "erm, seed 0, epoch" not in err  # what was done is not done again
+    assert "mixup, seed 0, epoch" not in finish(command(pictures, folder))
     assert outcome(folder) == outcome(uninterrupted)
     assert not list(folder.rglob("*.pt"))
     assert not list(folder.rglob("*.part"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_says_how_to_go_on_and_does(tmp_path, pictures, uninterrupted, number):
+def test_an_interrupted_run_says_how_to_go_on_and_does(tmp_path, pictures, uninterrupted):
     folder = tmp_path / "run"
-    process = start(command(pictures, folder))
-    wait_for(folder, "methods/erm/seed-0/checkpoints/epoch-00001-*.pt", process)
-    process.send_signal(number)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    lines = err.splitlines()
-    assert "interrupted: ends this step and saves it (once more stops at once)." in lines
-    assert lines[-1] == "trueread: interrupted; the same command continues where it stopped."
-    assert "Traceback" not in err
+    for number, method in ((signal.SIGINT, "erm"), (signal.SIGTERM, "mixup")):
+        process = start(command(pictures, folder))
+        wait_for(folder, f"methods/{method}/seed-0/checkpoints/epoch-00001-*.pt", process)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 130
+        lines = err.splitlines()
+        assert "interrupted: ends this step and saves it (once more stops at once)." in lines
+        assert lines[-1] == "trueread: interrupted; the same command continues where it stopped."
+        assert "Traceback" not in err
     told = finish(command(pictures, folder))
     assert "continuing after" in told
     assert outcome(folder) == outcome(uninterrupted)
