@@ -25,7 +25,7 @@ from trueread.files import without_folders, write_csv
 from trueread.shift.label_noise import NOISE
 from trueread.shift.planting import PLANTED, planted_in
 
-PACKAGES = ("torch", "torchvision", "timm", "lightning", "monai", "numpy", "scipy", "scikit-learn", "pandas")
+PACKAGES = ("torch", "torchvision", "timm", "monai", "numpy", "scipy", "scikit-learn", "pandas")
 
 
 def environment(*, device: str = "", precision: str = "") -> dict[str, Any]:

@@ -21,7 +21,7 @@ from trueread.method.curvssl import CurvatureObjective
 from trueread.model.classifier import Classifier
 from trueread.training.evaluate import predict_probabilities
 from trueread.training.loop import fit
-from trueread.training.processes import Processes, _batch_norm, processes
+from trueread.training.processes import Processes, _batch_norm, _variables, first_host, processes
 
 HERE = Path(__file__).resolve().parent
 TOLERANCE = 0.03  # of the way that training went: a sum taken in another order moves a few activations across
@@ -204,6 +204,32 @@ class TestStart:
         monkeypatch.setenv("WORLD_SIZE", "2")
         with pytest.raises(InputError, match="WORLD_SIZE is above 1, but RANK is not set; start with torchrun"):
             processes()
+
+
+class TestSlurm:
+    @pytest.mark.parametrize(
+        ("nodes", "first"),
+        [("gpu07", "gpu07"), ("gpu[07-09,12],cpu3", "gpu07"), ("a1,a2", "a1"), ("node-x[3]", "node-x3"),
+         ("10.0.0.1", "10.0.0.1")],
+    )  # fmt: skip
+    def test_the_first_machine_of_a_list(self, nodes, first):
+        assert first_host(nodes) == first
+
+    def test_what_srun_says(self, monkeypatch):
+        for name in ("WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+            monkeypatch.delenv(name, raising=False)
+        told = {"NTASKS": "4", "PROCID": "3", "LOCALID": "1", "JOB_ID": "1234567", "NODELIST": "gpu[2-3]"}
+        for name, value in told.items():
+            monkeypatch.setenv(f"SLURM_{name}", value)
+        for name in ("MASTER_ADDR", "MASTER_PORT"):  # so that what is set below is taken back
+            monkeypatch.setenv(name, "")
+            del os.environ[name]
+        assert _variables() == (3, 4, 1)
+        assert (os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]) == ("gpu2", "19567")
+
+    def test_no_machine(self):
+        with pytest.raises(InputError, match="names no machine"):
+            first_host("[3]")
 
 
 class TestSharedBatchNorm:

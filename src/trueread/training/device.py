@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 import torch
 
 from trueread.errors import InputError
 from trueread.training.processes import processes
 
-if TYPE_CHECKING:
-    from lightning.fabric import Fabric
-
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Accelerator = Literal["auto", "cpu", "cuda", "mps"]
-
-_FABRIC_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
 def choose_device(device: Accelerator = "auto") -> torch.device:
@@ -72,19 +66,13 @@ def forward_pass(device: torch.device, precision: str) -> Iterator[None]:
         yield
 
 
-def make_fabric(device: Accelerator, precision: Precision, *, volumes: bool = False) -> Fabric:
-    """A launched Fabric on this process's own device; `processes` does what several of them have to agree on."""
-    from lightning.fabric import Fabric
-    from lightning.fabric.plugins.environments import LightningEnvironment
-
-    for name in ("lightning.fabric", "lightning.pytorch"):  # device and precision are announced in our own words
-        logging.getLogger(name).setLevel(logging.WARNING)
+def own_device(device: Accelerator) -> torch.device:
+    """The device of this process: the chosen kind, and of several GPUs the one that is its own."""
     chosen = choose_device(device)
-    plan = _FABRIC_PRECISION[choose_precision(precision, chosen, volumes=volumes)]
-    mine: Any = [processes().local_rank] if chosen.type == "cuda" else 1
-    fabric = Fabric(accelerator=chosen.type, devices=mine, precision=plan, plugins=LightningEnvironment())  # type: ignore[arg-type]
-    fabric.launch()
-    return fabric
+    if chosen.type != "cuda":
+        return chosen
+    torch.cuda.set_device(processes().local_rank)
+    return torch.device("cuda", processes().local_rank)
 
 
 def describe(device: torch.device, precision: str) -> str:

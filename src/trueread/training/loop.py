@@ -25,7 +25,7 @@ from trueread.training.batches import ImageStore, batches, epoch_order
 from trueread.training.batchnorm import FEW_STEPS, refresh_batch_norm
 from trueread.training.checkpoint import load_checkpoint, save_checkpoint
 from trueread.training.config import SELECTION_RULES, TrainConfig
-from trueread.training.device import choose_precision, make_fabric
+from trueread.training.device import choose_precision, own_device
 from trueread.training.evaluate import predict_logits, set_operating_point
 from trueread.training.hooks import Hooks, Setup
 from trueread.training.interrupt import Interruption
@@ -101,8 +101,7 @@ class _Run:
         self.checkpoints = folder / "checkpoints" if folder is not None else None
         if config.threads:
             torch.set_num_threads(config.threads)
-        self.fabric = make_fabric(config.device, config.precision, volumes=cohort.is_volume)
-        self.device = self.fabric.device
+        self.device = own_device(config.device)
         self.precision = choose_precision(config.precision, self.device, volumes=cohort.is_volume)
         self.recipe_name, self.recipe = recipe_for(config.augment, cohort.modality)
 
@@ -168,11 +167,9 @@ class _Run:
             fused=self.precision != "fp16",
             capturable=can_replay(self.setup, self.hooks, self.together),
         )
-        wrapped, self.optimizer = self.fabric.setup(self.classifier, self.optimizer)
         self.average = copy.deepcopy(self.classifier).eval() if self.config.ema_decay else None
         self.take_step = Stepper(
-            self.setup, self.hooks, self.recipe, self.fabric, wrapped, self.optimizer, self.average, self.together,
-            self.steps_per_epoch,
+            self.setup, self.hooks, self.recipe, self.optimizer, self.average, self.together, self.steps_per_epoch,
         )  # fmt: skip
         if state is None:
             self._save()  # what `prepare` took hours for is not done twice
@@ -183,7 +180,7 @@ class _Run:
         self.optimizer.load_state_dict(state["optimizer"])
         for group, mine in zip(self.optimizer.param_groups, here, strict=True):
             group.update(mine)  # the checkpoint may come from another kind of device
-        self.fabric.strategy.precision.load_state_dict(state["precision"])
+        self.take_step.scaler.load_state_dict(state["precision"])
         self.history = state["history"]
         self.best.load_state(state["best"])
         under_way = state["under_way"]
@@ -290,7 +287,7 @@ class _Run:
             "weights": self.classifier.state_dict(),
             "average": self.average.state_dict() if self.average is not None else {},
             "optimizer": self.optimizer.state_dict(),
-            "precision": self.fabric.strategy.precision.state_dict(),  # the loss scale of fp16
+            "precision": self.take_step.scaler.state_dict(),  # of fp16
             "ledger": self.ledger.state(),
             "hooks": self.hooks.state(),
             "history": self.history,

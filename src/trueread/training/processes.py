@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -133,13 +134,20 @@ def _variables() -> tuple[int, int, int] | None:
             raise InputError(f"WORLD_SIZE is above 1, but {missing[0]} is not set; start with torchrun, or unset both.")
         return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_RANK"])
     if int(os.environ.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in os.environ:  # an srun of several tasks
-        from lightning.fabric.plugins.environments import SLURMEnvironment
-
-        cluster = SLURMEnvironment()
-        os.environ.setdefault("MASTER_ADDR", cluster.main_address)
-        os.environ.setdefault("MASTER_PORT", str(cluster.main_port))
-        return cluster.global_rank(), cluster.world_size(), cluster.local_rank()
+        job = os.environ.get("SLURM_JOB_ID", "0")[-4:]
+        os.environ.setdefault("MASTER_ADDR", first_host(os.environ.get("SLURM_NODELIST", "127.0.0.1")))
+        os.environ.setdefault("MASTER_PORT", str(15_000 + int(job)))  # one of its own for each job of a machine
+        rank, size, local = (int(os.environ[f"SLURM_{name}"]) for name in ("PROCID", "NTASKS", "LOCALID"))
+        return rank, size, local
     return None
+
+
+def first_host(nodes: str) -> str:
+    """The first of SLURM's list of machines: "gpu[07-09,12],cpu3" begins with "gpu07"."""
+    found = re.match(r"([^\[,]+)(?:\[(\d+))?", nodes)
+    if found is None:
+        raise InputError(f"SLURM_NODELIST is '{nodes}', which names no machine; start the processes with srun.")
+    return found[1] + (found[2] or "")
 
 
 def _leave() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,9 +16,6 @@ from trueread.training.hooks import Hooks, Setup, Step, as_targets, cross_entrop
 from trueread.training.processes import Processes
 from trueread.training.replay import Replay
 from trueread.training.schedule import learning_rate_factor, update_average
-
-if TYPE_CHECKING:
-    from lightning.fabric import Fabric
 
 
 @dataclass
@@ -40,8 +36,6 @@ class Stepper:
     setup: Setup
     hooks: Hooks
     recipe: Recipe
-    fabric: Fabric
-    wrapped: Any  # the classifier in Fabric's wrapper, which clipping asks for
     optimizer: torch.optim.Optimizer
     average: Classifier | None
     together: Processes
@@ -54,6 +48,7 @@ class Stepper:
         self.train_rows = torch.from_numpy(self.setup.train_rows)
         self.generator = torch.Generator(device)
         self.rate = torch.zeros((), device=device)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.setup.precision == "fp16")  # off, it does nothing
         self.replay: Replay | None = None
         if can_replay(self.setup, self.hooks, self.together):
             self.train_rows = self.train_rows.to(device)
@@ -87,18 +82,17 @@ class Stepper:
     def _learn(self, index: Tensor) -> Tensor:
         step = self.batch(index)
         self.hooks.perturb(step)
-        with step.autocast():  # not through Fabric's wrapper: in bf16 it rounds the images before they are normalised,
-            # cuts the taps off from the logits, and forbids gradients with respect to the images
+        with step.autocast():
             step.output = self.classifier(step.images, taps=self.hooks.taps)
         loss = self.loss(step, len(index))
         self.optimizer.zero_grad(set_to_none=True)
-        self.fabric.backward(loss)
+        self.scaler.scale(loss).backward()
         self.together.sum_gradients(p for group in self.optimizer.param_groups for p in group["params"])
         if self.config.clip_norm:
-            self.fabric.clip_gradients(
-                self.wrapped, self.optimizer, max_norm=self.config.clip_norm, error_if_nonfinite=False
-            )  # the loop looks at the loss, which costs a GPU no waiting
-        self.optimizer.step()
+            self.scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grad_norm_(self.classifier.parameters(), self.config.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         if self.average is not None:
             update_average(self.average, self.classifier, decay=self.config.ema_decay or 0.0)
         with torch.no_grad():
