@@ -25,7 +25,7 @@ class TrainConfig(BaseModel):
     head: "linear", or "mlp", two hidden layers with batch norm before it; see `trueread.model.head`. dropout: before a
         linear head.
     warmup: share of all steps in which the learning rate rises linearly.
-    clip_norm: largest norm of the gradient of the classifier's weights; None is off.
+    clip_norm: largest norm of the gradient of all weights that are trained; None is off.
     ema_decay: decay of the exponential moving average of the weights; the average is what is evaluated and kept.
     patience: stop after that many epochs without a better validation value; None trains all epochs.
     select: which epoch's weights are kept; always decided on validation.

@@ -87,10 +87,11 @@ class Stepper:
         loss = self.loss(step, len(index))
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
-        self.together.sum_gradients(p for group in self.optimizer.param_groups for p in group["params"])
+        trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.together.sum_gradients(trained)
         if self.config.clip_norm:
             self.scaler.unscale_(self.optimizer)
-            torch.nn.utils.clip_grad_norm_(self.classifier.parameters(), self.config.clip_norm)
+            torch.nn.utils.clip_grad_norm_(trained, self.config.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.average is not None:
