@@ -102,6 +102,7 @@ def _contract(method: Json) -> list[tuple[str, str]]:
         ("Task", card["task"]),
         ("Classes", ", ".join(card["classes"])),
         ("Decision", decision),
+        *([("Not to rely on", card["limits"]["rule"])] if card.get("limits") else []),
         ("Probabilities", f"of logits divided by a temperature of {card.get('temperature', 1.0):.3f}"),
     ]
 
