@@ -25,7 +25,7 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE.parent / "results"
 PARTS = (
     "startup", "bootstrap", "augmentation", "training", "distillation", "distracting", "attacking", "corrupting",
-    "labels", "explaining", "predicting", "checking", "growth",
+    "labels", "explaining", "predicting", "curving", "checking", "growth",
 )  # fmt: skip
 SCRIPTS = ("decoding", "copies")  # they print and keep their own results
 GPU = "gpu"

@@ -10,11 +10,11 @@ from timing import Seconds, Work, in_turns
 
 from trueread import TrainConfig, fit
 from trueread.cohort.cohort import Cohort
-from trueread.method.base import Method
+from trueread.training.hooks import Hooks
 
 
 def seconds_of_epochs(
-    cohort: Cohort, methods: Mapping[str, Method], config: TrainConfig, *, rounds: int
+    cohort: Cohort, methods: Mapping[str, Hooks], config: TrainConfig, *, rounds: int
 ) -> dict[str, Seconds]:
     """By method, the seconds of the epochs alone, float [rounds]: without validation and what a method does before."""
     taken: dict[str, list[float]] = {name: [] for name in methods}
