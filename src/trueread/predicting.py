@@ -51,7 +51,7 @@ class Pictures:
     """What is drawn of each image, if anything: PNG files of overlays, DICOM files of the same.
 
     how: the kind of map. cut: from which share of its largest value on a map makes a box. full_colour: in logit units,
-    set by the first images, so that all pictures have one scale.
+    set by the first images that have any evidence, so that all pictures have one scale.
     """
 
     overlays: Path | None
@@ -179,7 +179,7 @@ def _maps(predictor: Predictor, images: Tensor, target: Tensor, pictures: Pictur
     """Evidence float32 [n,S,S] for the class `target` of each image."""
     found = explain(predictor, images, target, how=pictures.how)
     maps = found.maps.float().cpu().numpy()
-    if not pictures.full_colour:
+    if not pictures.full_colour and maps.max() > 0:
         pictures.full_colour.append(float(maps.max()))
         layer = f"layer {found.layer}" if found.layer else "the image"
         say(f"evidence by {pictures.how} from {layer}; full colour is {maps.max():.3g} logit units.")
@@ -190,7 +190,7 @@ def _draw(
     part: Part, maps: NDArray, boxes: Sequence[Sequence[Box]], pictures: Pictures, files: Sequence[Path],
     said: Sequence[str],
 ) -> None:  # fmt: skip
-    full_colour = pictures.full_colour[0]
+    full_colour = pictures.full_colour[0] if pictures.full_colour else 0.0
     for i, (position, image) in enumerate(zip(part.at, part.images.numpy(), strict=True)):
         name = f"{position:05d}-{files[i].stem}"
         draw = partial(overlay, image, maps[i], white=1.0, full_colour=full_colour, boxes=boxes[i])
