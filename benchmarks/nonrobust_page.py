@@ -152,13 +152,14 @@ def figures(result: Json) -> dict[str, str]:
                 multiple = 0.0 if row["arm"] == STANDARD else float(row["arm"].split()[1])
                 for key in ("clean", "corrupted"):
                     value = {k: row["measures"][key][k] for k in ("value", "low", "high")}
-                    data.append({"line": f"{cohort}, {key}", "epsilon": multiple * rows[0]["grey_levels"], **value})
+                    grey = multiple * rows[0]["grey_levels"]
+                    data.append({"cohort": cohort, "images": key, "epsilon": grey, **value})
     figure = Figure(
-        "trade-off", "Clean against corrupted", "line", pd.DataFrame(data), x="epsilon", y="value", group="line",
+        "trade-off", "Clean against corrupted", "line", pd.DataFrame(data), x="epsilon", y="value", group="cohort",
         low="low", high="high", x_label="epsilon of training, grey levels (root mean square)",
         y_label="balanced accuracy",
     )  # fmt: skip
-    return {figure_name(result): svg(figure)}
+    return {figure_name(result): svg(figure, colour="cohort", dash="images")}
 
 
 def figure_name(result: Json) -> str:

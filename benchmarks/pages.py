@@ -30,9 +30,9 @@ def held(holds: bool) -> str:
     return "Holds" if holds else "**Missed**"
 
 
-def svg(figure: Figure) -> str:
-    """The figure as a file, on white."""
-    return draw(figure.to_json()).replace("<svg", WHITE, 1) + "\n"
+def svg(figure: Figure, **looks: str) -> str:
+    """The figure as a file, on white. looks: columns that tell colours and dashes apart; see `draw`."""
+    return draw(figure.to_json() | looks).replace("<svg", WHITE, 1) + "\n"
 
 
 def made_by(result: dict[str, Any]) -> str:
