@@ -306,7 +306,7 @@ class TestPredict:
     def test_a_small_probability_keeps_its_digits_in_json(self, trueread, trained, monkeypatch):
         folder, _ = trained
         small = pd.DataFrame({"file": ["x"], "p:a": np.array([1.2345679e-7], np.float32)})
-        monkeypatch.setattr(commands, "predict", lambda *_a, **_k: small)
+        monkeypatch.setattr(predicting, "predict", lambda *_a, **_k: small)
         _, out, _ = trueread("predict", folder, "x.png", "--json")
         assert np.float32(json.loads(out)[0]["p:a"]) == pytest.approx(1.2345679e-7, rel=1e-6)
 
