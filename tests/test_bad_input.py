@@ -391,10 +391,10 @@ COMMANDS: list[tuple[str, tuple[Any, ...], tuple[str, ...]]] = [
     ("predict without an image", ("predict", run_of), ("Missing argument 'IMAGE...'",)),
     ("predict of a folder without images", ("predict", run_of, "."), ("there is no image in .",)),
     ("predict of a file that is not there", ("predict", run_of, "x.png"), ("there is no file or folder x.png",)),
-    ("predict of text", ("predict", run_of, text_file), ("1 of 1 files cannot be read", "not an image")),
+    ("predict of text", ("predict", run_of, text_file), ("none of 1 files can be predicted", "not an image")),
     ("predict of 16 bits with a model of 12", ("predict", bad.card(white=4095), lambda p: bad.write(
         p.at / "x.png", bad.encoded(bad.Image.fromarray(np.full((16, 16), 60_000, np.uint16))))),
-     ("brighter than the model's white", "60000", "4095")),
+     ("than the model's white (4095)", "60000", "4095")),
     ("predictions that cannot be written", ("predict", run_of, data, "-o", lambda p: f"{text_file(p)}/p.csv"),
      ("file/p.csv cannot be written", "-o")),
     ("overlays that cannot be written", ("predict", run_of, data, "--explain", text_file), ("cannot be", "--explain")),
