@@ -53,7 +53,7 @@ def trueread(monkeypatch, capsys):
 def process(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
     """Run a command in a process of its own."""
     return subprocess.run(
-        [sys.executable, "-m", "trueread", *arguments], capture_output=True, text=True, timeout=120, check=False,
+        [sys.executable, "-m", "trueread", *arguments], capture_output=True, text=True, timeout=300, check=False,
         **options,
     )  # fmt: skip
 

@@ -121,7 +121,11 @@ class TestWhatIsWritten:
             for seed in (0, 1):
                 cell = whole / "methods" / method / f"seed-{seed}"
                 assert {p.name for p in cell.iterdir()} == {"model", "history.csv", "predictions.csv", "method.json"}
-                assert {p.name for p in (cell / "model").iterdir()} == {"card.json", "weights.safetensors"}
+                assert {p.name for p in (cell / "model").iterdir()} == {
+                    "card.json",
+                    "typical.safetensors",
+                    "weights.safetensors",
+                }
         assert not list(whole.rglob("*.part"))
         assert not list(whole.rglob("*.partial"))
 

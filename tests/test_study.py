@@ -64,7 +64,10 @@ class TestKeys:
             ({"data": {"size": 28}}, "'data.source' is missing"),
             ({"train": {"epochs": 0}}, "'train.epochs' must be greater than or equal to 1; found 0"),
             ({"train": {"epochs": "many"}}, "'train.epochs' must be a valid integer"),
-            ({"train": {"select": "best"}}, "'train.select' must be 'auroc', 'balanced-accuracy', 'loss' or 'last'"),
+            (
+                {"train": {"select": "best"}},
+                "'train.select' must be 'auroc', 'balanced-accuracy', 'accuracy', 'loss' or 'last'",
+            ),
             ({"train": {"threshold_rule": "middle"}}, "'middle' is no rule for a threshold"),
             ({"train": [1]}, "'train' must be a valid dictionary"),
             ({"split": {"val": 0.6, "test": 0.5}}, "val + test must leave something to train on; found 0.6 + 0.5"),
