@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -78,6 +79,11 @@ def test_parts_are_joined_in_order_whoever_ran_them(tmp_path, monkeypatch):
     for result in told.values():
         assert result["rows"] == [{"part": "long"}, {"part": "short"}]
         assert (result["more"], result["setting"]) == ([1], "smoke")
+    again = json.loads(run_paper("two", out=tmp_path / "1", jobs=1).read_text())
+    assert (len(asked), again["rows"]) == (4, told[1]["rows"])  # what is done is not done again
+    monkeypatch.setattr(Two, "setting", lambda *_: {"setting": "other"})
+    run_paper("two", out=tmp_path / "1", jobs=1)
+    assert asked[4:] == ["long", "short"]
     with pytest.raises(InputError, match="Did you mean 'short'"):
         run_paper("two", out=tmp_path, part="shortt")
     with pytest.raises(InputError, match="at least 1; found 0"):
@@ -107,6 +113,7 @@ def test_all_arms_once_and_a_second_time_from_what_is_there(tmp_path, monkeypatc
     assert [v["arm"] for v in result["variations"] if v["what"] == "teacher"] == [TEACHER, OURS]
     assert str(tmp_path) not in path.read_text()
     monkeypatch.setattr("trueread.runner.fit", lambda *_, **__: pytest.fail("trained again"))
+    shutil.rmtree(tmp_path / "parts")  # so that all is measured again
     again = json.loads(run_paper("specialist", out=tmp_path).read_text())
     assert again["rows"] == result["rows"]
     assert again["differences"] == result["differences"]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from trueread.errors import InputError, unknown
-from trueread.files import write_json
+from trueread.files import plain, write_json
 from trueread.paper.side_by_side import how_many, side_by_side
 from trueread.progress import say
 from trueread.record import environment, today
@@ -71,14 +71,15 @@ def run_paper(
             f"'{name}' at scale {scale} reads real images; name their folder with --data or $TRUEREAD_DATA."
         )
     folder = Path(out) if out is not None else Path("runs") / f"paper-{name}-{scale}"
-    wanted = parts if part is None else [part]
+    wanted = [p for p in (parts if part is None else [part]) if not _done(protocol, p, scale, folder)]
     at_once = min(len(wanted), how_many(jobs))
     if at_once > 1:
         options = ["--scale", scale, "--out", str(folder), *(["--data", str(given)] if given else [])]
         side_by_side({p: ["paper", name, *options, "--part", p] for p in wanted}, jobs=at_once)
     else:
         for p in wanted:
-            write_json(_of_part(folder, p), protocol.run_part(p, scale, folder, Path(given) if given else None))
+            rows = protocol.run_part(p, scale, folder, Path(given) if given else None)
+            write_json(_of_part(folder, p), {"setting": protocol.setting(scale), "tables": rows})
     if part is not None:
         return _of_part(folder, part)
     result = {
@@ -88,7 +89,7 @@ def run_paper(
         "date": today(),
         "environment": environment(),
         **protocol.setting(scale),
-        **_joined([json.loads(_of_part(folder, p).read_text(encoding="utf-8")) for p in parts]),
+        **_joined([json.loads(_of_part(folder, p).read_text(encoding="utf-8"))["tables"] for p in parts]),
     }
     write_json(folder / RESULT, result)
     say(f"{name}, scale {scale}: {folder / RESULT}")
@@ -97,6 +98,17 @@ def run_paper(
 
 def _of_part(folder: Path, part: str) -> Path:
     return folder / "parts" / f"{part}.json"
+
+
+def _done(protocol: Paper, part: str, scale: str, folder: Path) -> bool:
+    """Whether the rows of a part are in the folder, measured with the setting of today."""
+    path = _of_part(folder, part)
+    if not path.exists() or json.loads(path.read_text(encoding="utf-8")).get("setting") != plain(
+        protocol.setting(scale)
+    ):
+        return False
+    say(f"{part}: done before; remove {path} to have it measured again.")
+    return True
 
 
 def _joined(parts: list[Rows]) -> Rows:
