@@ -10,7 +10,7 @@ from pages import held, line, made_by, rule, signed, svg
 
 from trueread import Estimate
 from trueread.audit.finding import Figure
-from trueread.paper.step_e import ERM, ORACLE, OURS, SELF_PACED, TRUNCATION
+from trueread.paper.step_e import CONFIDENT, ERM, ORACLE, OURS, SELF_PACED, TRUNCATION
 
 Json = dict[str, Any]
 HEAD = [
@@ -84,15 +84,17 @@ def claims(rows: list[Json], differences: list[Json]) -> list[str]:
         else "Nothing to close: the oracle is no better than plain training.",
         f"{held(safe.high >= 0)}: not worse than plain training; {signed(safe)}.",
     ]
+    arms = {row["arm"] for row in rows}
     said += [
         f"{held(_difference(differences, control).low > 0)}: better than {control}; "
         f"{signed(_difference(differences, control))}."
         for control in (TRUNCATION, SELF_PACED)
+        if control in arms
     ]
-    mine = _mean(_row(rows, OURS), "against_the_truth", "auroc")
-    theirs = _mean(_row(rows, "confident learning"), "against_the_truth", "auroc")
-    what = "identifies wrong labels better than confident learning"
-    said.append(f"{held(mine > theirs)}: {what}; AUROC {mine:.3f}, {theirs:.3f}.")
+    if CONFIDENT in arms:
+        mine, theirs = (_mean(_row(rows, arm), "against_the_truth", "auroc") for arm in (OURS, CONFIDENT))
+        what = "identifies wrong labels better than confident learning"
+        said.append(f"{held(mine > theirs)}: {what}; AUROC {mine:.3f}, {theirs:.3f}.")
     return said
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,7 +19,8 @@ from trueread.progress import say
 from trueread.shift.label_noise import Kind, with_label_noise
 
 ERM, OURS, SOFT, ORACLE = "erm", "step-e", "step-e, soft", "true labels"
-TRUNCATION, SELF_PACED = "loss truncation", "self-paced"
+TRUNCATION, SELF_PACED, CONFIDENT = "loss truncation", "self-paced", "confident learning"
+CLAIMED = (ERM, OURS, SOFT, TRUNCATION, SELF_PACED, ORACLE)  # what the claims are about
 METRICS = ("balanced-accuracy", "auroc", "accuracy")
 LONG, SHORT = "long", "short"
 
@@ -28,7 +29,7 @@ LONG, SHORT = "long", "short"
 class Setting:
     """One table. cohort: of the protocols', or "cifar10n-LABELS". kind, rate: of the injected errors, None for human
     ones or none. regime: "long", without augmentation, in which plain training learns wrong labels by heart, or
-    "short", with augmentation, in which it hardly does. train: what is different.
+    "short", with augmentation, in which it hardly does. train: what is different. arms: which, all by default.
     """
 
     cohort: str
@@ -37,6 +38,7 @@ class Setting:
     rate: float = 0.0
     train: Mapping[str, Any] = field(default_factory=dict)
     tag: str = ""
+    arms: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -86,6 +88,19 @@ REAL = (
 )
 
 
+def cut(setting: Setting) -> Setting:
+    """With fewer arms where it is not one of the two settings that have all."""
+    if setting.tag:
+        return replace(setting, arms=(ERM, OURS, ORACLE))
+    if setting.cohort in HUMAN[1:] or setting.regime == SHORT:
+        return replace(setting, arms=CLAIMED)
+    if setting.kind is None and setting.cohort not in HUMAN:
+        return replace(setting, arms=(ERM, OURS, SOFT))
+    if setting.kind is None or setting.name == "ham10000-seven-symmetric-0.4-long":
+        return setting
+    return replace(setting, arms=(*CLAIMED, CONFIDENT))
+
+
 @paper("step-e", source="Du 2025, arXiv 2511.17040; CIFAR-10N: Wei et al. 2022, ICLR")
 class StepEPaper(Paper):
     """Plain training, Step-E, its alternatives and the oracle, on human and injected label noise."""
@@ -97,8 +112,9 @@ class StepEPaper(Paper):
             {LONG: {"epochs": 4, "augment": "none"}}, varied="phantom-symmetric-0.3-long", folds=2, resamples=200,
         ),
         "cpu": Scale(
-            REAL, 28, 4000, 1000, 3, {},
-            {LONG: {"epochs": 20, "augment": "none"}, SHORT: {"epochs": 10}}, varied="cifar10n-worse-long",
+            tuple(cut(setting) for setting in REAL), 28, 2000, 800, 3, {},
+            {LONG: {"epochs": 20, "augment": "none"}, SHORT: {"epochs": 10}},
+            varied="ham10000-seven-symmetric-0.4-long",
             folds=2, once=("cifar10n-aggre-long", "cifar10n-random1-long", "cifar10n-worse-long-7x7"),
         ),
         "gpu": Scale(
@@ -164,10 +180,12 @@ class Task:
             Arm(TRUNCATION, "loss-truncation", told),
             Arm(SELF_PACED, "self-paced"),
             Arm("one-shot", "one-shot", told),
-            Arm("confident learning", "confident-learning", {"folds": self.scale.folds}),
+            Arm(CONFIDENT, "confident-learning", {"folds": self.scale.folds}),
             Arm("aum", "aum"),
         ]
-        return [*made, Arm(ORACLE, "true-labels")] if self.wrong else made
+        if self.wrong:
+            made.append(Arm(ORACLE, "true-labels"))
+        return [arm for arm in made if not self.setting.arms or arm.name in self.setting.arms]
 
     def rows(self) -> Rows:
         """Every arm measured on the true labels of the test, what it identified, and its differences."""
@@ -180,8 +198,8 @@ class Task:
             findings[arm.name] = [Finding("performance", "", measures=measures)]
             rows.append(self._row(arm, self.bench, findings[arm.name][0]))
         differences = []
-        for control in (ERM, TRUNCATION, SELF_PACED):
-            ours = [(name, findings[name]) for name in (OURS, SOFT)]
+        for control in (name for name in (ERM, TRUNCATION, SELF_PACED) if name in findings):
+            ours = [(name, findings[name]) for name in (OURS, SOFT) if name in findings]
             found = compare_findings((control, findings[control]), ours, subjects[control])
             differences += [d.to_json() for d in found]
         return {"rows": rows, "differences": differences}
