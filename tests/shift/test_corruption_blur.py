@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torchvision.transforms.functional import gaussian_blur as torchvision_blur
 
+from trueread.shift.corruption import blur
 from trueread.shift.corruption.blur import (
     defocus_blur,
     disk,
@@ -81,6 +82,13 @@ def test_every_image_has_its_own_direction():
     both = motion_blur(x, 10, 5, ANGLE)
     for k in (0, 1):
         assert torch.equal(both[k : k + 1], motion_blur(x[k : k + 1], 10, 5, ANGLE[k : k + 1]))
+
+
+def test_motion_is_the_same_an_image_at_a_time_and_all_at_once(monkeypatch):
+    x, angles = torch.rand(3, 2, 20, 31), torch.tensor([-45.0, 3.0, 44.0])
+    one_at_a_time = motion_blur(x, 10, 5, angles)
+    monkeypatch.setattr(blur, "_by_image", blur._by_tap)
+    torch.testing.assert_close(motion_blur(x, 10, 5, angles), one_at_a_time, rtol=0, atol=1e-6)
 
 
 def test_zoom_leaves_the_middle_and_blurs_the_border():

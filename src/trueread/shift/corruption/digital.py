@@ -30,8 +30,8 @@ def pixelate(images: Tensor, share: float) -> Tensor:
 
     share: of each side that is left, in (0,1]; relative, so the same at every image size.
     """
-    rows, columns = (_boxes(n, max(1, int(n * share)), images) for n in images.shape[-2:])
-    return rows @ images @ columns.T
+    (rows, row_of), (columns, column_of) = (_boxes(n, max(1, int(n * share)), images) for n in images.shape[-2:])
+    return (rows @ images @ columns.T).index_select(-2, row_of).index_select(-1, column_of)
 
 
 def jpeg(images: Tensor, quality: float) -> Tensor:
@@ -63,12 +63,13 @@ def _stored(planes: Tensor, table: tuple[int, ...], quality: float) -> Tensor:
     h, w = planes.shape[-2:]
     padded = F.pad(planes - 128, (0, -w % BLOCK, 0, -h % BLOCK), mode="replicate")
     b, c, ph, pw = padded.shape
-    blocks = padded.view(b, c, ph // BLOCK, BLOCK, pw // BLOCK, BLOCK).transpose(3, 4)
     cosines = planes.new_tensor(_cosines())
-    steps = planes.new_tensor(quantisation(table, quality)).view(BLOCK, BLOCK)
-    coefficients = (cosines @ blocks @ cosines.T) / steps
+    steps = planes.new_tensor(quantisation(table, quality)).view(BLOCK, BLOCK).repeat(1, pw // BLOCK)
+    across = padded.view(b, c, ph, pw // BLOCK, BLOCK) @ cosines.T
+    coefficients = (cosines @ across.view(b, c, ph // BLOCK, BLOCK, pw)) / steps
     kept = coefficients.sign() * (coefficients.abs() + HALF).floor() * steps
-    back = (cosines.T @ kept @ cosines).transpose(3, 4).reshape(b, c, ph, pw)
+    back = (cosines.T @ kept).view(b, c, ph, pw // BLOCK, BLOCK) @ cosines
+    back = back.view(b, c, ph, pw)
     return (back[..., :h, :w] + 128).round().clamp(0, 255)
 
 
@@ -86,8 +87,8 @@ def _cosines() -> list[list[float]]:
     return [[scale * math.cos(a) for a in row] for scale, row in zip(scales, angles, strict=True)]
 
 
-def _boxes(n: int, fewer: int, like: Tensor) -> Tensor:
-    """float [n,n]: what making n pixels `fewer` and n again does to a row.
+def _boxes(n: int, fewer: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """float [fewer,n], which makes n pixels `fewer`, and int [n], which of these each pixel becomes again.
 
     Each pixel belongs to the box that its middle is in. One right between two boxes, as in some odd sides, counts with
     the first, where PIL loses it to rounding.
@@ -96,5 +97,5 @@ def _boxes(n: int, fewer: int, like: Tensor) -> Tensor:
     down = torch.zeros(fewer, n)
     for k in range(fewer):
         down[k, edges[k] : edges[k + 1]] = 1 / (edges[k + 1] - edges[k])
-    up = [min(fewer - 1, int((i + 0.5) * fewer / n)) for i in range(n)]
-    return down[up].to(like)
+    up = torch.tensor([min(fewer - 1, int((i + 0.5) * fewer / n)) for i in range(n)])
+    return down.to(like), up.to(like.device)
