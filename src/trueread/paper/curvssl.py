@@ -47,6 +47,7 @@ VARIATIONS: dict[str, dict[str, Any]] = {
     "neighbours of the first view": {"neighbours": "first"},
     "5 neighbours": {"k": 5},
     "20 neighbours": {"k": 20},
+    "RBF kernel": {"kernel": "rbf"},
     "Laplacian kernel": {"kernel": "laplacian"},
     "polynomial kernel": {"kernel": "polynomial"},
 }
@@ -82,9 +83,9 @@ class CurvsslPaper(Paper):
             {"epochs": 1, "batch_size": 16}, (0.1, 1.0), (BARLOW, "curvssl, corr"), varied="", resamples=200,
         ),
         "cpu": Scale(
-            {CIFAR: 32, "ham10000-seven": 48, "kermany": 48}, {CIFAR: 10_000, "ham10000-seven": 1500, "kermany": 1500},
-            3, {CIFAR: {"epochs": 20}, "ham10000-seven": {"epochs": 40}, "kermany": {"epochs": 40}}, {"epochs": 10},
-            varied=CIFAR,
+            {CIFAR: 32, "ham10000-seven": 28, "kermany": 28}, {CIFAR: 3000, "ham10000-seven": 1000, "kermany": 1000},
+            3, {CIFAR: {"epochs": 15}, "ham10000-seven": {"epochs": 30}, "kermany": {"epochs": 30}}, {"epochs": 8},
+            arms=(BARLOW, "vicreg", *OURS[:3]), varied=CIFAR,
         ),
         "gpu": Scale(
             {CIFAR: 32, "ham10000-seven": 64, "kermany": 64},
