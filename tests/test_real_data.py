@@ -186,7 +186,9 @@ class TestMedmnist:
         ],
     )
     def test_from_the_official_file_to_report(self, real_data, tmp_path, name, counts, task, shape):
-        audits = "all" if name == "breastmnist" else ["performance", "calibration"]  # each of 300 volumes takes its time
+        audits = (
+            "all" if name == "breastmnist" else ["performance", "calibration"]
+        )  # each of 300 volumes takes its time
         folder = run_study(name, tmp_path / "run", root=str(real_data / "medmnist"), batch_size=64, audits=audits)
         summary = check_folder(folder, n_images=sum(counts), patients_known=False)
         facts = summary["cohort"]

@@ -54,8 +54,9 @@ def _attacked(method: str, rows: Rows) -> str:
     if not {"clean", "robust", "smallest-change"} <= set(rows):
         return ""
     size = rows["robust"].title.partition(", ")[2]
-    clean, robust, change = (number(rows[k].estimate) for k in ("clean", "robust", "smallest-change"))
-    return (
-        f"{method}: a change of {change} grey levels misleads on half of the images that it reads rightly; under "
-        f"attack with {size} balanced accuracy is {robust}, without {clean}."
-    )
+    clean, robust = (number(rows[k].estimate) for k in ("clean", "robust"))
+    change = rows["smallest-change"].estimate
+    found = f"a change of {number(change)} grey levels misleads on half of the images that it reads rightly"
+    if change is not None and change.low == change.high:  # the largest that was tried stands for none found
+        found = f"no change up to {change.value:.2f} grey levels was found on half of the images that it reads rightly"
+    return f"{method}: {found}; under attack with {size} balanced accuracy is {robust}, without {clean}."
