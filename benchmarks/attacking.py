@@ -27,7 +27,7 @@ STEPS, EPSILON = 10, {"linf": 4 / 255, "l2": 0.5}
 
 def measure(sheet: Sheet, options: Options) -> None:
     torch.set_num_threads(1)
-    batch, rounds = (8, 1) if options.smoke else (64, 7)
+    batch, rounds = (8, 1) if options.smoke else (32, 7)
     for backbone, side in (("compact", 28),) if options.smoke else (("compact", 64), ("resnet18", 28)):
         cohort = load_cohort("phantom", n_images=max(batch, 40), size=side)
         net = Classifier.build(backbone, cohort=cohort).eval().requires_grad_(False)
@@ -99,7 +99,7 @@ def by_foolbox(net: Classifier, images: Tensor, labels: Tensor, norm: str) -> Wo
 def passes(sheet: Sheet, options: Options) -> None:
     """Seconds of an epoch of adversarial training over those of plain training, times the passes it takes."""
     steps = 1 if options.smoke else 7
-    cohort = load_cohort("phantom", n_images=100 if options.smoke else 400, size=28 if options.smoke else 64)
+    cohort = load_cohort("phantom", n_images=100 if options.smoke else 200, size=28 if options.smoke else 64)
     config = TrainConfig(epochs=1, augment="none", select="last")
     seconds: dict[str, list[float]] = {"plain": [], "adversarial": []}
 
