@@ -21,9 +21,8 @@ def gaussian_blur(images: Tensor, side: int, *, scale: float = 1.0) -> Tensor:
     """
     reach = side // 2
     taps = gaussian_taps(reach, 0.3 * (reach - 1) + 0.8, like=images) @ resampling(reach, scale, like=images)
-    c = images.shape[1]
-    across = F.conv2d(_mirrored(images, len(taps), axis=-1), taps.expand(c, 1, 1, -1), groups=c)
-    return F.conv2d(_mirrored(across, len(taps), axis=-2), taps[:, None].expand(c, 1, -1, 1), groups=c)
+    rows, columns = (_along(n, taps) for n in images.shape[-2:])
+    return rows @ images @ columns.T
 
 
 def defocus_blur(images: Tensor, radius: float, edge: float, *, scale: float = 1.0) -> Tensor:
@@ -133,12 +132,25 @@ def resampling(reach: int, scale: float, *, like: Tensor) -> Tensor:
     return (shares / shares.sum(1, keepdim=True)).to(like)
 
 
+def _along(n: int, taps: Tensor) -> Tensor:
+    """float [n,n]: what a kernel does to a row of n pixels, a matrix product being faster than a narrow convolution."""
+    side, pixels = len(taps), torch.arange(n, device=taps.device)
+    places = _mirror(n, side, device=taps.device)
+    made = taps.new_zeros(n, n)
+    for k in range(side):
+        made.index_put_((pixels, places[k : k + n]), taps[k].expand(n), accumulate=True)
+    return made
+
+
 def _mirrored(images: Tensor, taps: int, *, axis: int) -> Tensor:
-    """Images with room for a kernel along an axis; the border pixel itself is not repeated."""
-    n, reach = images.shape[axis], taps // 2
-    at = torch.arange(-reach, n + reach, device=images.device)
-    period = max(1, 2 * (n - 1))
-    return images.index_select(axis, (n - 1 - (at % period - (n - 1)).abs()))
+    """Images with room for a kernel along an axis."""
+    return images.index_select(axis, _mirror(images.shape[axis], taps, device=images.device))
+
+
+def _mirror(n: int, taps: int, *, device: torch.device) -> Tensor:
+    """int [n + taps - 1]: of which of n pixels, mirrored at both ends; the one at the end itself is not repeated."""
+    at = torch.arange(-(taps // 2), n + taps // 2, device=device)
+    return n - 1 - (at % max(1, 2 * (n - 1)) - (n - 1)).abs()
 
 
 def _enlarged(images: Tensor, factor: float) -> Tensor:
