@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,7 +25,7 @@ Rows = dict[str, list[dict[str, Any]]]  # by the table that they belong to
 
 
 class Paper:
-    """A protocol. scales: by name, in rising order of cost; "smoke" needs no data.
+    """A protocol. scales: dataclasses by name, in rising order of cost; "smoke" needs no data.
 
     Its work falls into parts that do not need one another, and what is done in a folder is not done again.
     """
@@ -43,7 +44,7 @@ class Paper:
 
     def setting(self, scale: str) -> dict[str, Any]:
         """What all parts share, of plain values."""
-        return {}
+        return {"setting": asdict(self.scales[scale])}
 
 
 def run_paper(

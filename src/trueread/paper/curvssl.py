@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -97,9 +97,6 @@ class CurvsslPaper(Paper):
 
     def parts(self, scale: str) -> list[str]:
         return list(self.scales[scale].sizes)
-
-    def setting(self, scale: str) -> dict[str, Any]:
-        return {"setting": asdict(self.scales[scale])}
 
     def run_part(self, part: str, scale: str, folder: Path, data: Path | None) -> Rows:
         wanted = self.scales[scale]

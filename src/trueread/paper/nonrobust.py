@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any, ClassVar
@@ -93,9 +93,6 @@ class NonrobustPaper(Paper):
 
     def parts(self, scale: str) -> list[str]:
         return list(self.scales[scale].cohorts)
-
-    def setting(self, scale: str) -> dict[str, Any]:
-        return {"setting": asdict(self.scales[scale])}
 
     def run_part(self, part: str, scale: str, folder: Path, data: Path | None) -> Rows:
         wanted = self.scales[scale]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -95,7 +95,7 @@ class PneumoniaPaper(Paper):
         return [*wanted.backbones, LOCALISATION]
 
     def setting(self, scale: str) -> dict[str, Any]:
-        return {"setting": asdict(self.scales[scale]), "recipe": {"method": METHOD, **RECIPE}, "split": SPLIT}
+        return super().setting(scale) | {"recipe": {"method": METHOD, **RECIPE}, "split": SPLIT}
 
     def run_part(self, part: str, scale: str, folder: Path, data: Path | None) -> Rows:
         wanted = self.scales[scale]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -78,7 +78,7 @@ class SpecialistPaper(Paper):
         return [_part(name, cue) for name in order for cue in CUES]
 
     def setting(self, scale: str) -> dict[str, Any]:
-        return {"setting": asdict(self.scales[scale]), "cues": CUES, "arms": [vars(arm) for arm in arms("")]}
+        return super().setting(scale) | {"cues": CUES, "arms": [vars(arm) for arm in arms("")]}
 
     def run_part(self, part: str, scale: str, folder: Path, data: Path | None) -> Rows:
         wanted = self.scales[scale]
