@@ -75,7 +75,7 @@ def answers(n: int, k: int = 10) -> tuple[NDArray[np.int64], NDArray[np.float64]
 
 def over_plain_training(sheet: Sheet, options: Options) -> None:
     """Seconds of the epochs and of what Step-E does between them, beside those of plain training."""
-    sizes = ((28, 120, 2),) if options.smoke else ((28, 1000, 6), (64, 600, 4))
+    sizes = ((28, 120, 2),) if options.smoke else ((28, 600, 6), (64, 300, 4))
     for side, n, epochs in sizes:
         plain = assign_splits(load_cohort("phantom", n_images=n, size=side))
         cohort = with_label_noise(plain, "symmetric", rate=0.3)
@@ -88,7 +88,7 @@ def over_plain_training(sheet: Sheet, options: Options) -> None:
             "erm": partial(train, build_method("erm")),
             "step-e": partial(train, build_method("step-e", warmup=0.2)),
         }
-        taken = in_turns(works, rounds=1 if options.smoke else 7)
+        taken = in_turns(works, rounds=1 if options.smoke else 5)
         sheet.add(
             row(f"Step-E, {epochs} epochs of {len(cohort.rows('train'))} images, {side} px", "s",
                 middle(taken["step-e"]).value, middle(taken["step-e"] / taken["erm"]), peer="erm",

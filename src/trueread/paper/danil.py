@@ -47,7 +47,7 @@ class DanilPaper(Paper):
     scales: ClassVar[Mapping[str, Scale]] = {
         "smoke": Scale({"phantom": 28}, 200, 1, {"epochs": 2, "batch_size": 32}, images=40, resamples=200),
         "cpu": Scale(
-            {"ham10000-seven": 64, "retinamnist": 28, "breastmnist": 28}, 1800, 3, {"epochs": 16},
+            {"ham10000-seven": 64, "retinamnist": 28, "breastmnist": 28}, 1000, 3, {"epochs": 10},
             varied="ham10000-seven",
         ),
         "gpu": Scale(
