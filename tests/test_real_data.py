@@ -32,8 +32,9 @@ def options_of(name: str) -> dict:
 
 
 def run_study(
-    name: str, out: Path, *, source: str | None = None, batch_size: int = 32, audits: object = "all", **data: object
-) -> Path:
+    name: str, out: Path, *, source: str | None = None, batch_size: int = 32, audits: object = "all",
+    check: bool = True, **data: object,
+) -> Path:  # fmt: skip
     """The study of this name with one epoch and one seed, on another source and with other options of it."""
     study = load_study(STUDIES / f"{name}.yaml").model_dump(mode="json", exclude_unset=True)
     study["data"] = {**study["data"], **({"source": source} if source else {}), **data}
@@ -42,6 +43,7 @@ def run_study(
         "seeds": 1,
         "resamples": 100,
         "audits": audits,
+        "check": check,
     }
     return commands.run(study, out=out)
 

@@ -34,6 +34,7 @@ def command(pictures: Path, out: Path, *methods: str) -> list[str]:
         "name": "small",
         "data": {"source": f"folder:{pictures}", "size": 16, "patient": r"patient\d+"},
         "check": False,
+        "audits": ["performance", "corruption"],
         "methods": list(methods or ("erm", "mixup")),
         "train": TRAIN,
         "resamples": 100,
