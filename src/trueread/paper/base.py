@@ -104,9 +104,9 @@ def _of_part(folder: Path, part: str) -> Path:
 def _done(protocol: Paper, part: str, scale: str, folder: Path) -> bool:
     """Whether the rows of a part are in the folder, measured with the setting of today."""
     path = _of_part(folder, part)
-    if not path.exists() or json.loads(path.read_text(encoding="utf-8")).get("setting") != plain(
-        protocol.setting(scale)
-    ):
+    if not path.exists():
+        return False
+    if json.loads(path.read_text(encoding="utf-8")).get("setting") != plain(protocol.setting(scale)):
         return False
     say(f"{part}: done before; remove {path} to have it measured again.")
     return True

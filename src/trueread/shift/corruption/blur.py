@@ -157,7 +157,7 @@ def _enlarged(images: Tensor, factor: float) -> Tensor:
     """The middle of images, enlarged to their size with linear interpolation between its first and its last pixel."""
     sides = images.shape[-2:]
     middle = [math.ceil(n / factor) for n in sides]
-    size = [max(n, round(m * factor)) for n, m in zip(sides, middle, strict=True)]
+    size = [round(m * factor) for m in middle]
     large = F.interpolate(_middle(images, middle), size=size, mode="bilinear", align_corners=True)
     return _middle(large, list(sides))
 
