@@ -1,8 +1,8 @@
 """PGD beside torchattacks and foolbox on the same network, and what adversarial training costs over its passes.
 
-The peers are those of the tests. All take the same steps from the same random kind of start. In evaluation trueread also
-says who is fooled, as foolbox does; torchattacks is given the forward pass that this takes. Fooled images stay, though
-in an evaluation they leave.
+The peers are those of the tests. All take the same steps from the same random kind of start. In evaluation trueread
+also says who is fooled, as foolbox does; torchattacks is given the forward pass that this takes. Fooled images stay,
+though in an evaluation they leave.
 """
 
 from __future__ import annotations
