@@ -55,8 +55,11 @@ def _attacked(method: str, rows: Rows) -> str:
         return ""
     size = rows["robust"].title.partition(", ")[2]
     clean, robust = (number(rows[k].estimate) for k in ("clean", "robust"))
-    change = rows["smallest-change"].estimate
-    found = f"a change of {number(change)} grey levels misleads on half of the images that it reads rightly"
-    if change is not None and change.low == change.high:  # the largest that was tried stands for none found
-        found = f"no change up to {change.value:.2f} grey levels was found on half of the images that it reads rightly"
+    smallest = rows["smallest-change"]
+    found = f"a change of {number(smallest.estimate)} grey levels misleads on half of the images that it reads rightly"
+    limit = number(smallest.estimate).split(" ")[0]
+    if f"; {limit} where none was found" in smallest.definition:
+        found = (
+            f"no change up to {limit} grey levels misleads, as far as was found, half of the images it reads rightly"
+        )
     return f"{method}: {found}; under attack with {size} balanced accuracy is {robust}, without {clean}."
