@@ -15,7 +15,7 @@ from tiny import tiny_cohort, tiny_config
 from trueread.errors import InputError
 from trueread.method import build_method
 from trueread.method.barlow_twins import barlow_twins_loss
-from trueread.method.curvature import SCALES, curvature, curvature_loss, edges, nearest, standardised
+from trueread.method.curvature import SCALES, curvature, curvature_loss, curvatures, edges, nearest, standardised
 from trueread.method.curvssl import CurvatureObjective
 from trueread.method.two_views import TwoViews
 from trueread.method.vicreg import vicreg_terms
@@ -97,6 +97,13 @@ class TestCurvature:
                 for a, b in combinations(range(k), 2)
             )
             assert curvature(z, near, kernel=kernel)[i].item() == pytest.approx(total, rel=1e-6)
+
+    @pytest.mark.parametrize("kernel", KERNELS)
+    def test_several_scales_at_once_are_each_by_itself(self, kernel):
+        z = points()
+        near = nearest(z, 9)
+        each = [curvature(z, near[:, :k], kernel=kernel) for k in (2, 5, 9)]
+        assert torch.allclose(curvatures(z, near, (2, 5, 9), kernel=kernel), torch.stack(each, dim=1))
 
     def test_a_corner_is_more_curved_than_the_middle_of_a_line(self):
         line = torch.arange(9, dtype=torch.float64)[:, None] * torch.tensor([[1.0, 2.0]], dtype=torch.float64)

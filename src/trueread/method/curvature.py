@@ -8,6 +8,8 @@ normalised Gram matrix of these edges.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -41,12 +43,25 @@ def curvature(z: Tensor, neighbours: Tensor, *, kernel: Kernel = "none") -> Tens
     Without a kernel in O(b k d), for the sum over pairs of unit edges is half of (the squared length of their sum less
     k).
     """
-    e, k = edges(z, neighbours), neighbours.shape[1]
+    k = neighbours.shape[1]
     if kernel == "none":
-        return (F.normalize(e, dim=2).sum(1).square().sum(1) - k) / 2
-    gram = _gram(e, kernel)
+        return curvatures(z, neighbours, (k,))[:, 0]
+    gram = _gram(edges(z, neighbours), kernel)
     own = gram.diagonal(dim1=1, dim2=2).clamp_min(1e-12).rsqrt()
     return ((gram * own[:, :, None] * own[:, None]).sum((1, 2)) - k) / 2
+
+
+def curvatures(z: Tensor, neighbours: Tensor, scales: Sequence[int], *, kernel: Kernel = "none") -> Tensor:
+    """Scores float [b,m], those of `curvature` with the first k neighbours for each k of the m scales, in rising order.
+
+    Without a kernel every edge is drawn once, for all scales.
+    """
+    if kernel != "none":
+        return torch.stack([curvature(z, neighbours[:, :k], kernel=kernel) for k in scales], dim=1)
+    units = F.normalize(edges(z, neighbours[:, : scales[-1]]), dim=2)
+    between = [b - a for a, b in pairwise((0, *scales))]
+    sums = torch.stack([part.sum(1) for part in units.split(between, dim=1)], dim=1).cumsum(1)  # [b,m,d]
+    return (sums.square().sum(2) - torch.as_tensor(scales, device=z.device)) / 2
 
 
 def _gram(e: Tensor, kernel: Kernel) -> Tensor:

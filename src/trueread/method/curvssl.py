@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
 from trueread.errors import InputError
 from trueread.method.barlow_twins import barlow_twins_loss
 from trueread.method.base import method
-from trueread.method.curvature import SCALES, Form, Kernel, curvature, curvature_loss, nearest
+from trueread.method.curvature import SCALES, Form, Kernel, curvature_loss, curvatures, nearest
 from trueread.method.two_views import Batch, Epochs, Objective, Pretraining, Rate, Width
 
 
@@ -57,8 +56,8 @@ class CurvatureObjective(Objective):
             near[1] = near[0]
         found = []
         for z, indices in zip((first, second), near, strict=True):
-            each = [curvature(z, indices[:, :k], kernel=self.kernel) for k in scales]
-            found.append(torch.stack(each, dim=1) if self.form == "multi" else each[0])
+            each = curvatures(z, indices, scales, kernel=self.kernel)
+            found.append(each if self.form == "multi" else each[:, 0])
         return found
 
     def state(self) -> dict[str, Any]:
