@@ -250,15 +250,16 @@ class TestStepE:
         )
         assert wrong[0]["wrong"] > 0.2
         assert right[0]["wrong"] == 0
-        assert [r["arm"] for r in wrong] == [*(r["arm"] for r in right), step_e.ORACLE]
+        chosen = [step_e.ERM_CHOSEN, step_e.OURS_CHOSEN]
+        assert [r["arm"] for r in wrong] == [*(r["arm"] for r in right), step_e.ORACLE, *chosen]
         told = {r["arm"]: r["told"][0] for r in wrong}
         assert told[step_e.ORACLE]["mended"] > 10
         assert told["one-shot"]["excluded"] == pytest.approx(0.3 * 60, abs=6)
         assert {"precision", "recall", "auroc"} <= set(told["confident learning"]["against_the_truth"])
         assert len(told[step_e.OURS]["auroc_by_epoch"]) == 2
-        controls = {step_e.ERM, step_e.TRUNCATION, step_e.SELF_PACED}
+        controls = {step_e.ERM, step_e.TRUNCATION, step_e.SELF_PACED, step_e.ERM_CHOSEN}
         assert {d["baseline"] for d in result["differences"]} == controls
-        assert {d["method"] for d in result["differences"]} == {step_e.OURS, step_e.SOFT}
+        assert {d["method"] for d in result["differences"]} == {step_e.OURS, step_e.SOFT, step_e.OURS_CHOSEN}
         assert [r["what"] for r in result["variations"]] == ["ramp 0"]
         monkeypatch.setattr("trueread.runner.fit", lambda *_, **__: pytest.fail("trained again"))
         assert json.loads(run_paper("step-e", out=tmp_path, jobs=1).read_text())["rows"] == result["rows"]

@@ -20,7 +20,8 @@ from trueread.shift.label_noise import Kind, with_label_noise
 
 ERM, OURS, SOFT, ORACLE = "erm", "step-e", "step-e, soft", "true labels"
 TRUNCATION, SELF_PACED, CONFIDENT = "loss truncation", "self-paced", "confident learning"
-CLAIMED = (ERM, OURS, SOFT, TRUNCATION, SELF_PACED, ORACLE)  # what the claims are about
+ERM_CHOSEN, OURS_CHOSEN = "erm, epoch by validation", "step-e, epoch by validation"  # its labels are wrong too
+CLAIMED = (ERM, OURS, SOFT, TRUNCATION, SELF_PACED, ORACLE, ERM_CHOSEN, OURS_CHOSEN)  # what the claims are about
 METRICS = ("balanced-accuracy", "auroc", "accuracy")
 LONG, SHORT = "long", "short"
 
@@ -161,10 +162,12 @@ class Task:
         self.setting, self.cohort, self.scale, self.folder = setting, cohort, scale, folder
         self.wrong = wrong_share(cohort)
         self.train = {"select": "last", **scale.train, **scale.regimes[setting.regime], **setting.train}
-        self.bench = self._bench(folder, 1 if setting.name in scale.once else scale.seeds)
+        seeds = 1 if setting.name in scale.once else scale.seeds
+        self.bench = self._bench(folder, seeds)
+        self.chosen = self._bench(folder / "chosen", seeds, select="auroc")
 
-    def _bench(self, folder: Path, seeds: int) -> Bench:
-        return Bench(folder, train=self.train, seeds=seeds, resamples=self.scale.resamples)
+    def _bench(self, folder: Path, seeds: int, **train: Any) -> Bench:
+        return Bench(folder, train=self.train | train, seeds=seeds, resamples=self.scale.resamples)
 
     def arms(self) -> list[Arm]:
         """All of them. Those that must be told the share of wrong labels are told the true one."""
@@ -181,7 +184,7 @@ class Task:
             Arm("aum", "aum"),
         ]
         if self.wrong:
-            made.append(Arm(ORACLE, "true-labels"))
+            made += [Arm(ORACLE, "true-labels"), Arm(ERM_CHOSEN, "erm"), Arm(OURS_CHOSEN, "step-e")]
         return [arm for arm in made if not self.setting.arms or arm.name in self.setting.arms]
 
     def rows(self) -> Rows:
@@ -190,13 +193,14 @@ class Task:
         findings: dict[str, list[Finding]] = {}
         subjects = {}
         for arm in self.arms():
-            subjects[arm.name] = subject = self.bench.subject(arm, self.cohort)
+            bench = self.chosen if arm.name in (ERM_CHOSEN, OURS_CHOSEN) else self.bench
+            subjects[arm.name] = subject = bench.subject(arm, self.cohort)
             measures = {key: measure(subject, key) for key in METRICS}
             findings[arm.name] = [Finding("performance", "", measures=measures)]
-            rows.append(self._row(arm, self.bench, findings[arm.name][0]))
+            rows.append(self._row(arm, bench, findings[arm.name][0]))
         differences = []
-        for control in (name for name in (ERM, TRUNCATION, SELF_PACED) if name in findings):
-            ours = [(name, findings[name]) for name in (OURS, SOFT) if name in findings]
+        for control in (name for name in (ERM, TRUNCATION, SELF_PACED, ERM_CHOSEN) if name in findings):
+            ours = [(name, findings[name]) for name in (OURS, SOFT, OURS_CHOSEN) if name in findings]
             found = compare_findings((control, findings[control]), ours, subjects[control])
             differences += [d.to_json() for d in found]
         return {"rows": rows, "differences": differences}
