@@ -98,6 +98,17 @@ class TestVerdict:
         without = run_audit(Doubts(set(), Estimate(0.9, low, 0.95)), subject_of(*binary(60)), thresholds={})
         assert without.verdict is Verdict.WARN
 
+    @pytest.mark.parametrize(("given", "verdict"), [({}, "warn"), ({"label": 0.1}, "warn"), ({"label": 0.6}, "fail")])
+    def test_where_no_threshold_is_packaged_the_doubt_is_told(self, given, verdict):
+        class Doubts(Asks):
+            name = "label"
+
+            def run(self, subject: Subject) -> Finding:
+                return dataclasses.replace(super().run(subject), verdict=Verdict.WARN)
+
+        asked = Doubts(set(), Estimate(0.4, 0.3, 0.5))
+        assert run_audit(asked, subject_of(*binary(60)), thresholds=merged_thresholds(given)).verdict == verdict
+
     def test_the_threshold_of_a_foreign_function_is_as_given(self):
         def function(images: np.ndarray) -> np.ndarray:
             return pair(images.mean(axis=(1, 2, 3)))

@@ -19,6 +19,7 @@ from trueread.audit import (  # noqa: F401  (each registers its audit)
 from trueread.audit.base import (
     AUDITS,
     Audit,
+    DataAudit,
     Needs,
     audit,
     build_audits,
@@ -32,6 +33,7 @@ from trueread.audit.strip import Panel, Strip
 from trueread.audit.subject import Member, Subject
 
 __all__ = [
-    "AUDITS", "Audit", "Better", "Difference", "Figure", "Finding", "Measure", "Member", "Needs", "Panel", "Strip",
-    "Subject", "Verdict", "audit", "build_audits", "compare_findings", "default_thresholds", "run_audit", "run_audits",
+    "AUDITS", "Audit", "Better", "DataAudit", "Difference", "Figure", "Finding", "Measure", "Member", "Needs", "Panel",
+    "Strip", "Subject", "Verdict", "audit", "build_audits", "compare_findings", "default_thresholds", "run_audit",
+    "run_audits",
 ]  # fmt: skip

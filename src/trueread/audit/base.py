@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
@@ -58,6 +59,28 @@ class Audit:
         return Finding(audit=self.name, question=self.question, **parts)
 
 
+class DataAudit(Audit):
+    """A question about the data alone: the methods of a study share the answer, and nothing is trained twice.
+
+    `answer` is in the place of `run`.
+    """
+
+    _known: tuple[Any, Finding] | None = None
+
+    def run(self, subject: Subject) -> Finding:
+        asked = (subject.cohort, subject.rows.tolist(), subject.val_rows.tolist(), subject.resamples, subject.seed)
+        if self._known is None or self._known[0] != asked:
+            self._known = asked, self.answer(subject)
+        return copy.deepcopy(self._known[1])
+
+    def answer(self, subject: Subject) -> Finding:
+        """Answer the question about the subject's cohort and splits."""
+        raise NotImplementedError
+
+    def finding(self, **parts: Any) -> Finding:
+        return super().finding(about_data=True, **parts)
+
+
 def run_audit(asked: Audit, subject: Subject, *, thresholds: Mapping[str, float | None]) -> Finding:
     """Ask one audit: check what it needs, run it, time it, judge its headline.
 
@@ -75,8 +98,8 @@ def run_audit(asked: Audit, subject: Subject, *, thresholds: Mapping[str, float 
         finding.threshold = thresholds.get(asked.name)
         doubtful = finding.verdict is Verdict.WARN  # the audit itself knows why the headline is not enough
         finding.verdict = verdict_of(finding.headline.estimate, finding.threshold, finding.headline.better)
-        never_had_one = asked.name not in thresholds  # null switches a verdict off
-        if doubtful and (finding.verdict is Verdict.PASS or never_had_one):
+        switched_off = asked.name in thresholds and default_thresholds().get(asked.name) is not None
+        if doubtful and (finding.verdict is Verdict.PASS or (finding.threshold is None and not switched_off)):
             finding.verdict = Verdict.WARN
         finding.notes += _why_no_interval(finding.headline.estimate)
     return finding
@@ -195,6 +218,6 @@ def _require(need: Needs, subject: Subject) -> None:
 
 
 __all__ = [
-    "AUDITS", "Audit", "Better", "Difference", "Figure", "Finding", "Measure", "Member", "Needs", "Subject", "Verdict",
-    "audit", "build_audits", "compare_findings", "run_audit", "run_audits",
+    "AUDITS", "Audit", "Better", "DataAudit", "Difference", "Figure", "Finding", "Measure", "Member", "Needs",
+    "Subject", "Verdict", "audit", "build_audits", "compare_findings", "run_audit", "run_audits",
 ]  # fmt: skip

@@ -95,6 +95,7 @@ class Finding:
     pass, and where there never was a threshold.
     tables: by title. strips: pictures. notes: sentences the reader needs to judge the numbers.
     lists: by file name; they name images, so they are written as CSV beside the report and are no part of it.
+    about_data: the classifiers took no part, and every method of a study has the same answer.
     reason: why it was not measured, else "".
     """
 
@@ -108,6 +109,7 @@ class Finding:
     strips: list[Strip] = field(default_factory=list)
     lists: dict[str, pd.DataFrame] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    about_data: bool = False
     reason: str = ""
     seconds: float = 0.0
 
@@ -127,6 +129,7 @@ class Finding:
             "figures": [f.to_json() for f in self.figures],
             "strips": [s.to_json() for s in self.strips],
             "notes": self.notes,
+            "about_data": self.about_data,
             "reason": self.reason,
             "seconds": round(self.seconds, 2),
         }

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 import shutil
 from contextlib import suppress
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field
 
-from trueread.audit.base import Audit, Better, Finding, Subject, Verdict, audit
+from trueread.audit.base import Better, DataAudit, Finding, Subject, Verdict, audit
 from trueread.audit.changed import some_patients
 from trueread.audit.label_groups import Groups
 from trueread.audit.label_looked import SUSPECTS, Looked
@@ -31,7 +30,7 @@ FEWEST = 60  # images; networks that learn nothing from fewer doubt everything
 @audit(
     "label", source="Northcutt et al. 2021 (confident learning); Pleiss et al. 2020 (AUM); Du 2025 (Step-E); order ours"
 )
-class LabelAudit(Audit):
+class LabelAudit(DataAudit):
     """Ranks the labels by doubt, and says how many planted errors this would have found; on request, for it trains."""
 
     question = "Which labels look wrong?"
@@ -50,16 +49,8 @@ class LabelAudit(Audit):
         looked at, of all splits. errors: share of labels made wrong, to see how many of these are found.
         """
         self.folds, self.epochs, self.images, self.errors = folds, epochs, images, errors
-        self._known: tuple[Any, Finding] | None = None
 
-    def run(self, subject: Subject) -> Finding:
-        """The answer is about the data: the methods of a study share it, and nothing is trained twice."""
-        asked = (subject.cohort, subject.resamples, subject.seed)
-        if self._known is None or self._known[0] != asked:
-            self._known = asked, self._answer(subject)
-        return copy.deepcopy(self._known[1])
-
-    def _answer(self, subject: Subject) -> Finding:
+    def answer(self, subject: Subject) -> Finding:
         cohort = self._images(subject)
         labels = cohort.labels
         found = self._out_of_fold(subject, cohort, "as-given", "doubting every label")

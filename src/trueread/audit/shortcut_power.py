@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field
 
-from trueread.audit.base import Audit, Better, Finding, Subject, audit, default_thresholds, run_audit
+from trueread.audit.base import Better, DataAudit, Finding, Subject, audit, default_thresholds, run_audit
 from trueread.audit.changed import some_patients
 from trueread.audit.finding import Measure
 from trueread.audit.power_trial import Honest, Trial, by_strength, found_down_to, planted_table
@@ -32,7 +31,7 @@ JUDGED = 0.5  # the severity at which shortcut-reliance judges the cues of the l
     "shortcut-power",
     source="ours; cues planted along with a class as in Boland et al. 2025, arXiv 2511.17421",
 )
-class ShortcutPower(Audit):
+class ShortcutPower(DataAudit):
     """Trains small networks on planted cues and asks shortcut-reliance of them; on request, never as one of `all`."""
 
     question = "Which shortcuts would these audits have found in these data?"
@@ -61,16 +60,8 @@ class ShortcutPower(Audit):
         self.cues, self.strengths = list(dict.fromkeys(cues)), sorted(set(strengths), reverse=True)
         self.prevalence, self.null_models, self.epochs = prevalence, null_models, epochs
         self.images, self.test_images = images, test_images
-        self._known: tuple[Any, Finding] | None = None
 
-    def run(self, subject: Subject) -> Finding:
-        """The answer is about the data: the methods of a study share it, and nothing is trained twice."""
-        asked = (subject.cohort, subject.rows.tolist(), subject.val_rows.tolist(), subject.resamples, subject.seed)
-        if self._known is None or self._known[0] != asked:
-            self._known = asked, self._answer(subject)
-        return copy.deepcopy(self._known[1])
-
-    def _answer(self, subject: Subject) -> Finding:
+    def answer(self, subject: Subject) -> Finding:
         small = small_cohort(subject, images=self.images, test_images=self.test_images)
         cues, skipped = self._fitting(small, subject.seed)
         seeds = [subject.seed + 1 + i for i in range(self.null_models)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from trueread.report import robustness
+from trueread.report import cleaning, robustness
 from trueread.report.scorecard import ScoreRow
 from trueread.report.spoken import Rows, against_baseline, measured_rows, number
 from trueread.report.summary import Json, baseline_name, findings_of
@@ -17,13 +17,16 @@ PER_CUE = re.compile(r"Per cue, severity (\S+)")  # the title of the audit's tab
 
 
 def in_words(summary: Json, audit: str) -> list[str]:
-    """Sentences for the article of an audit: of shortcut-reliance and those of robustness, none of others.
+    """Sentences for the article of an audit: of shortcut-reliance, those of robustness, and of performance; none of
+    others.
 
     First what moves each method, then each method against the baseline. Where a cue was planted they are about that
     cue, else about the worst cues of the library. Only what was measured; what is missing has no sentence.
     """
     if audit in robustness.AUDITS:
         return robustness.in_words(summary, audit)
+    if audit == cleaning.AUDIT:
+        return cleaning.in_words(summary)
     if audit != AUDIT:
         return []
     rows = measured_rows(summary, AUDIT)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from trueread.report.evidence import write_evidence, write_image
 from trueread.report.pictures import embedded
-from trueread.report.summary import Json, audit_names, findings_of
+from trueread.report.summary import DATA, Json, audit_names, findings_of
 from trueread.report.words import counted, slug
 
 if TYPE_CHECKING:
@@ -83,7 +83,8 @@ def strip_views(summary: Json, folder: Path, *, per_kind: int | None = None) -> 
         by_name: dict[str, dict[str, StripView]] = {}
         for method, finding in findings_of(summary, audit).items():
             for entry in finding.get("strips") or []:
-                view = _view(entry, folder, method=method if n_methods > 1 else "", per_kind=per_kind)
+                named = n_methods > 1 and method != DATA
+                view = _view(entry, folder, method=method if named else "", per_kind=per_kind)
                 by_name.setdefault(entry["name"], {})[method] = view
         found[audit] = [view for views in by_name.values() for view in _together(views, n_methods=n_methods)]
     return found

@@ -10,6 +10,7 @@ from typing import Any
 from trueread.errors import InputError, unknown
 
 SUMMARY = "summary.json"
+DATA = "the data"  # in the place of a method's name where the answer is the data's
 
 Json = dict[str, Any]
 Kind = type | tuple[type, ...]
@@ -103,8 +104,12 @@ def audit_names(summary: Json) -> list[str]:
 
 
 def findings_of(summary: Json, audit: str) -> dict[str, Json]:
-    """The findings of one audit by method name; methods that were not asked are absent."""
-    return {m["name"]: f for m in summary["methods"] for f in m.get("findings", []) if f["audit"] == audit}
+    """The findings of one audit by method name; methods that were not asked are absent. What is about the data alone
+    is there once, under DATA.
+    """
+    found = {m["name"]: f for m in summary["methods"] for f in m.get("findings", []) if f["audit"] == audit}
+    about_data = [f for f in found.values() if f.get("about_data")]
+    return {DATA: about_data[0]} if about_data else found
 
 
 def difference_of(summary: Json, *, audit: str, measure: str, method: str) -> Json | None:

@@ -13,7 +13,7 @@ from trueread.report.draw import draw, is_wide
 from trueread.report.plotdata import cut_note
 from trueread.report.remedy import in_words
 from trueread.report.scorecard import ScoreRow, audit_rows, grouped, rule_text
-from trueread.report.summary import Json, audit_names, findings_of, threshold_of
+from trueread.report.summary import DATA, Json, audit_names, findings_of, threshold_of
 from trueread.report.tables import TableView, table_views
 from trueread.report.words import counted, joined, plural, sentence, slug, spelled
 
@@ -84,7 +84,7 @@ def figure_views(
 ) -> list[FigureView]:
     """The figures of an audit: one for all methods where lines can share axes, one per method otherwise."""
     findings = findings_of(summary, audit)
-    order = [m["name"] for m in summary["methods"]]
+    order = [DATA] if DATA in findings else [m["name"] for m in summary["methods"]]
     by_name: dict[str, dict[str, Json]] = {}
     for method, finding in findings.items():
         for figure in finding.get("figures") or []:
@@ -128,12 +128,13 @@ def finding_views(summary: Json) -> list[FindingView]:
 
 
 def notes_of(findings: Mapping[str, Json], *, n_methods: int) -> list[tuple[str, str]]:
-    """Notes with the methods that they are about; "" where every method has the same note."""
+    """Notes with the methods that they are about; "" where every method has the same note, or the data alone."""
     about: dict[str, list[str]] = {}
     for method, finding in findings.items():
         for note in finding.get("notes") or []:
             about.setdefault(sentence(note), []).append(method)
-    return [("" if len(names) == n_methods else joined(names), note) for note, names in about.items()]
+    everybody = n_methods if DATA not in findings else 1
+    return [("" if len(names) == everybody else joined(names), note) for note, names in about.items()]
 
 
 def studied_sentence(summary: Json) -> str:
