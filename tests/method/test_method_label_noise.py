@@ -38,8 +38,8 @@ def noisy(n=600, *, rate=0.3, share=0.5):
     return with_label_noise(tiny_cohort(n=n, side=4, share=share), rate=rate)
 
 
-def told(method, cohort, by_epoch, *, epochs=EPOCHS):
-    """The method after each of these epochs of losses [N]."""
+def told(method, cohort, by_epoch, *, epochs=EPOCHS, validation=None):
+    """The method after each of these epochs of losses [N], and of validation losses."""
     setup = replace(tiny_setup(cohort), config=tiny_config(epochs=epochs))
     setup.ledger = Ledger(setup.ledger.rows, setup.ledger.labels, epochs=epochs)
     setup.val_rows = setup.val_rows[:0]  # there is no network that could be asked about them
@@ -47,6 +47,8 @@ def told(method, cohort, by_epoch, *, epochs=EPOCHS):
     for epoch, loss in enumerate(by_epoch):
         setup.ledger.epoch = epoch
         setup.ledger.loss[epoch] = torch.from_numpy(loss)
+        if validation is not None:
+            setup.ledger.validation[epoch] = validation[epoch]
         method.after_epoch(setup.ledger)
         yield method
 
@@ -146,6 +148,14 @@ class TestStepE:
         for now in told(StepE(), cohort, growing):
             assert now.keep.all()
         assert now.report()["started_after_epoch"] is None
+
+    def test_it_does_not_wait_until_validation_says_that_labels_are_learned_by_heart(self):
+        cohort = noisy()
+        wrong = cohort.truth["flipped"].to_numpy()[cohort.rows("train")]
+        growing = [losses_of(wrong, apart=0.3 * s, seed=0) for s in range(8)]
+        by_heart = torch.tensor([0.69, 0.60, 0.62, 0.61, 0.64, 0.70, 0.80, 0.90])
+        kept = [bool(m.keep.all()) for m in told(StepE(noise=0.2, ramp=0), cohort, growing, validation=by_heart)]
+        assert kept == [True] * 4 + [False] * 4  # 0.64 is the first that is 5 % above 0.60
 
     def test_validation_labels_are_asked(self):
         cohort = with_label_noise(tiny_cohort(n=300), rate=0.3)

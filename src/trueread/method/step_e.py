@@ -23,6 +23,7 @@ from trueread.training.processes import processes
 EARLIEST, LATEST = 0.1, 0.7  # shares of the run between which evidence may start the exclusion
 STILL = 1.01  # a spread that is below this many times the one before has stopped growing
 RISEN = 1.1  # times the smallest one so far, from which it had grown at all
+WORSE = 1.05  # times the lowest validation loss so far, from which the network learns labels by heart
 MOST = 0.6  # of the samples may be left out, whatever the estimate says
 
 
@@ -45,7 +46,7 @@ class StepE(Selecting):
         """noise: share of wrong labels, by default estimated when the exclusion starts: the higher part of a mixture of
         two normal distributions of the scores, but no more than contradict the network where it is surest, among
         validation labels. warmup: share of the run before anything is left out; by default until the spread of the
-        losses has stopped to grow. ramp: share of the run over which the left-out share grows to `noise`. mode: "hard"
+        losses has stopped to grow, or validation's loss grows. ramp: share of the run over which the left-out share grows to `noise`. mode: "hard"
         weighs 0 or 1, "soft" by the distance to the edge in `softness` standard deviations. smoothing: weight of the
         past epochs in the score. per_class: the same share of every class. least: samples of a class that are kept in
         any case.
@@ -68,20 +69,23 @@ class StepE(Selecting):
         if self.wrong is not None and self.wrong.any():
             self.told.append(identified(np.zeros(len(self.score), bool), self.score.numpy(), self.wrong)["auroc"])
         done, epochs = ledger.epoch + 1, ledger.epochs
-        if self.started is None and self._may_start(done, epochs):
+        if self.started is None and self._may_start(ledger):
             self.started, self.share = done, self._share()
             say(f"step-e: from epoch {done + 1} on, up to {self.share:.1%} of the samples are left out.")
         if self.started is not None:
             grown = min(1.0, (done - self.started + 1) / max(1, round(self.ramp * epochs)))
             self.keep = self._weights(1 - self.share * grown)
 
-    def _may_start(self, done: int, epochs: int) -> bool:
-        """Whether the exclusion starts after `done` epochs."""
+    def _may_start(self, ledger: Ledger) -> bool:
+        """Whether the exclusion starts after the ledger's epoch."""
+        done, epochs = ledger.epoch + 1, ledger.epochs
         if self.warmup is not None:
             return done >= max(1, math.ceil(self.warmup * epochs))
         first, last = max(2, math.ceil(EARLIEST * epochs)), max(2, math.floor(LATEST * epochs))
         had_grown = len(self.spread) > 1 and self.spread[-2] >= RISEN * min(self.spread[:-1])
-        return first <= done <= last and had_grown and self.spread[-1] < STILL * self.spread[-2]
+        has_stopped = had_grown and self.spread[-1] < STILL * self.spread[-2]
+        worse = ledger.validation[done - 1] > WORSE * ledger.validation[:done].min()  # never, of nan
+        return first <= done <= last and (has_stopped or bool(worse))
 
     def _share(self) -> float:
         """Of samples to leave out in the end. Any skewed scores have a higher part, so validation has to agree."""

@@ -17,6 +17,7 @@ class Ledger:
     loss, probability: float32 [epochs,N]; nan where a sample was not seen, or has no known label. Both are measured on
     the batch as the network saw it (augmented, in training mode), against the given label whatever the method trains
     on. For multilabel, the loss is the mean over known labels, the probability the geometric mean of theirs.
+    validation: float32 [epochs], the cross-entropy of validation's labels after each epoch; nan without validation.
     epoch: the one being filled; epochs: how many there will be. Its row is filled when the epoch closes.
     """
 
@@ -24,6 +25,7 @@ class Ledger:
         self.rows, self.labels, self.epochs = rows, labels, epochs
         self.loss = torch.full((epochs, len(rows)), torch.nan)
         self.probability = torch.full((epochs, len(rows)), torch.nan)
+        self.validation = torch.full((epochs,), torch.nan)
         self.epoch = 0
         self._now: Tensor | None = None  # losses of the epoch being filled, where the batches are
         self._open = False
@@ -75,8 +77,10 @@ class Ledger:
 
     def state(self) -> dict[str, Any]:
         """What a killed run needs to go on."""
-        return {"loss": self.loss, "probability": self.probability, "epoch": self.epoch}
+        entries = {"loss": self.loss, "probability": self.probability, "validation": self.validation}
+        return entries | {"epoch": self.epoch}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """The inverse of `state`."""
         self.loss, self.probability, self.epoch = state["loss"], state["probability"], state["epoch"]
+        self.validation = state["validation"]

@@ -266,6 +266,7 @@ class _Run:
                 self._evaluated, self.store, self.val_rows, precision=self.precision, together=self.together
             )
             entry |= validation_entry(self.classifier, logits, self.cohort.labels[self.val_rows])
+            self.ledger.validation[self.ledger.epoch] = entry["val_loss"]
         self.best.offer(len(self.history), entry, self._evaluated)
 
     @property
