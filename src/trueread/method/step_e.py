@@ -46,10 +46,10 @@ class StepE(Selecting):
         """noise: share of wrong labels, by default estimated when the exclusion starts: the higher part of a mixture of
         two normal distributions of the scores, but no more than contradict the network where it is surest, among
         validation labels. warmup: share of the run before anything is left out; by default until the spread of the
-        losses has stopped to grow, or validation's loss grows. ramp: share of the run over which the left-out share grows to `noise`. mode: "hard"
-        weighs 0 or 1, "soft" by the distance to the edge in `softness` standard deviations. smoothing: weight of the
-        past epochs in the score. per_class: the same share of every class. least: samples of a class that are kept in
-        any case.
+        losses has stopped to grow, or validation's loss grows. ramp: share of the run over which the left-out share
+        grows to `noise`. mode: "hard" weighs 0 or 1, "soft" by the distance to the edge in `softness` standard
+        deviations. smoothing: weight of the past epochs in the score. per_class: the same share of every class. least:
+        samples of a class that are kept in any case.
         """
         self.noise, self.warmup, self.ramp, self.mode = noise, warmup, ramp, mode
         self.softness, self.smoothing, self.per_class, self.least = softness, smoothing, per_class, least
