@@ -57,19 +57,20 @@ class TestLowest:
     @settings(max_examples=40, deadline=None)
     @given(
         score=st.lists(st.floats(0, 10) | st.just(float("nan")), min_size=4, max_size=40), share=st.floats(0, 1),
-        seed=st.integers(0, 9), per_class=st.booleans(), least=st.integers(1, 6),
+        seed=st.integers(0, 9), per_class=st.booleans(), least=st.integers(1, 6), at_least=st.floats(0, 1),
     )  # fmt: skip
     def test_no_class_is_emptied_and_no_higher_score_is_kept_before_a_lower_one(
-        self, score, share, seed, per_class, least
+        self, score, share, seed, per_class, least, at_least
     ):
         score = torch.tensor(score)
         labels = torch.from_numpy(np.random.default_rng(seed).integers(0, 3, len(score)))
-        kept = lowest(score, share, labels=labels, per_class=per_class, least=least)
+        kept = lowest(score, share, labels=labels, per_class=per_class, least=least, at_least=at_least)
         assert kept.any()
         filled = score.nan_to_num(nan=-1.0)
         for k in labels.unique():
             mine = labels == k
             assert kept[mine].sum() >= min(least, mine.sum())
+            assert kept[mine].sum() >= round(at_least * int(mine.sum()))
             if kept[mine].any() and (~kept[mine]).any():
                 assert filled[mine][kept[mine]].max() <= filled[mine][~kept[mine]].min()
 
@@ -184,6 +185,14 @@ class TestStepE:
         assert len(out[0]) == len(out[1]) == n - round(0.9 * n)
         assert out[0] < set(range(50))
         assert out[1] < set(range(50, 100))
+
+    @pytest.mark.parametrize(("most", "left_out"), [(0.5, 0.5), (1.0, 1.0)])
+    def test_of_no_class_more_than_a_share_is_left_out(self, most, left_out):
+        cohort = noisy(rate=0.0, share=0.2)
+        rare = torch.from_numpy(cohort.labels[cohort.rows("train")] == 1)
+        options = {"warmup": 0.05, "ramp": 0, "noise": float(rare.float().mean()), "least": 1, "most": most}
+        (method,) = told(StepE(**options), cohort, [losses_of(rare.numpy(), apart=30.0)])
+        assert float((method.keep[rare] == 0).float().mean()) == pytest.approx(left_out, abs=0.02)
 
     def test_soft_weights_keep_the_guard(self):
         cohort = noisy(share=0.02)

@@ -83,8 +83,11 @@ def identified(out: np.ndarray, score: np.ndarray, wrong: np.ndarray) -> dict[st
     return {k: None if v is None else round(float(v), 4) for k, v in found.items()}
 
 
-def lowest(score: Tensor, share: float, *, labels: Tensor, per_class: bool = False, least: int = LEAST) -> Tensor:
-    """bool [N]: the share of samples with the lowest score, at least `least` of every class (or all that it has).
+def lowest(
+    score: Tensor, share: float, *, labels: Tensor, per_class: bool = False, least: int = LEAST, at_least: float = 0.0
+) -> Tensor:
+    """bool [N]: the share of samples with the lowest score, and at least `least` of every class (or all that it has)
+    and the share `at_least` of it.
 
     score: float [N]; a sample without one (nan) is kept before all others. labels: int64 [N]. per_class: the share of
     every class by itself. Ties are broken by position. At least one sample is kept.
@@ -98,8 +101,8 @@ def lowest(score: Tensor, share: float, *, labels: Tensor, per_class: bool = Fal
         kept = torch.zeros_like(kept)
     for k in labels.unique():
         mine = order[labels[order] == k]  # of this class, the lowest score first
-        wanted = round(share * len(mine)) if per_class else 0
-        kept[mine[: max(wanted, min(least, len(mine)))]] = True
+        wanted = round((share if per_class else 0) * len(mine))
+        kept[mine[: max(wanted, min(least, len(mine)), round(at_least * len(mine)))]] = True
     return kept
 
 

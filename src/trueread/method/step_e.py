@@ -42,6 +42,7 @@ class StepE(Selecting):
         smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.7,
         per_class: bool = False,
         least: Annotated[int, Field(ge=1)] = LEAST,
+        most: Annotated[float, Field(ge=0, le=1)] = 0.5,
     ) -> None:
         """noise: share of wrong labels, by default estimated when the exclusion starts: the higher part of a mixture of
         two normal distributions of the scores, but no more than contradict the network where it is surest, among
@@ -49,10 +50,11 @@ class StepE(Selecting):
         losses has stopped to grow, or validation's loss grows. ramp: share of the run over which the left-out share
         grows to `noise`. mode: "hard" weighs 0 or 1, "soft" by the distance to the edge in `softness` standard
         deviations. smoothing: weight of the past epochs in the score. per_class: the same share of every class. least:
-        samples of a class that are kept in any case.
+        samples of a class that are kept in any case. most: the share of a class that may be left out.
         """
         self.noise, self.warmup, self.ramp, self.mode = noise, warmup, ramp, mode
-        self.softness, self.smoothing, self.per_class, self.least = softness, smoothing, per_class, least
+        self.softness, self.smoothing, self.per_class = softness, smoothing, per_class
+        self.least, self.most = least, most
 
     def prepare(self, setup: Setup) -> None:
         super().prepare(setup)
@@ -105,11 +107,12 @@ class StepE(Selecting):
         return wrong_among_surest(setup.cohort.labels[rows], p.numpy())
 
     def _weights(self, share: float) -> Tensor:
-        kept = lowest(self.score, share, labels=self.labels, per_class=self.per_class, least=self.least)
-        if self.mode == "hard":
-            return kept.float()
-        guarded = lowest(self.score, 0.0, labels=self.labels, least=self.least)
-        return torch.where(guarded, 1.0, softly(self.score, share, softness=self.softness))
+        hard = self.mode == "hard"
+        kept = lowest(  # whatever its score, of soft weights
+            self.score, share if hard else 0.0, labels=self.labels, per_class=hard and self.per_class,
+            least=self.least, at_least=1 - self.most,
+        )  # fmt: skip
+        return kept.float() if hard else torch.where(kept, 1.0, softly(self.score, share, softness=self.softness))
 
     def report(self) -> dict[str, Any]:
         told = super().report() | {"started_after_epoch": self.started}

@@ -227,4 +227,5 @@ VARIATIONS: dict[str, dict[str, Any]] = {
     **{f"warm-up {share:g}": {"warmup": share} for share in (0.05, 0.1, 0.2, 0.4)},
     "last epoch's loss alone": {"smoothing": 0.0},
     "same share of each class": {"per_class": True},
+    "any share of a class": {"most": 1.0},
 }
