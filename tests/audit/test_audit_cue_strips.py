@@ -165,7 +165,7 @@ def test_the_findings_json_has_the_words_and_no_pixel_and_no_name():
     told = json.loads(json.dumps(finding.to_json()))["strips"]
     assert [s["name"] for s in told] == ["planted", "library"]
     assert told[0]["rows"][0] == [{"caption": "mild 20 %"}, {"caption": "mild 100 %"}]
-    assert set(told[0]) == {"name", "title", "caption", "heads", "row_titles", "rows"}
+    assert set(told[0]) == {"name", "title", "caption", "unit", "heads", "row_titles", "rows"}
     names = [*cohort.table["id"], *cohort.table["patient"]]
     assert not any(f'"{name}"' in json.dumps(told) or f" {name}" in json.dumps(told) for name in names)
 

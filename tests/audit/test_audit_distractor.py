@@ -12,6 +12,7 @@ from torch import nn
 
 from tiny import tiny_cohort
 from trueread.audit.base import Verdict, run_audit
+from trueread.audit.cues import means
 from trueread.audit.distractor import DistractorAudit, distracting_place, elsewhere, same_place, share_inside
 from trueread.audit.subject import Subject
 from trueread.cohort.cohort import Cohort
@@ -118,8 +119,34 @@ class TestAudit:
 
     def test_without_masks_and_with_gradients(self):
         finding = asked(replace(coloured(), masks=None), maps="gradient", images=30)
-        assert list(finding.measures) == ["relief", "confused", "same-place", "lead"]
+        assert all(strip.unit == "logits per unit of intensity" for strip in finding.strips)
+        assert list(finding.measures) == ["relief", "rise", "rise-distractor", "confused", "same-place", "lead"]
         assert any("Without masks" in note for note in finding.notes)
+
+    def test_seeds_that_know_other_images_are_averaged(self):
+        """Without a map an image does not count in that seed; it does in the others."""
+        subject = Subject.of(colour_reader(coloured()), coloured(), resamples=50)
+        values = np.full((3, N, 1), np.nan)
+        for s in range(3):
+            values[s, s::3] = s + 1.0
+        [estimate] = means(subject, values, np.arange(N))
+        assert estimate.value == pytest.approx(2.0)
+        assert (estimate.n, estimate.n_seeds, estimate.spread) == (N, 3, pytest.approx(1.0))
+        values[2] = np.nan
+        assert means(subject, values, np.arange(N))[0].value == pytest.approx(1.5)
+
+    def test_the_flow_between_classes_adds_up(self):
+        flow = asked(coloured()).tables["Decided, by true class"]
+        assert flow["true class"].tolist() == ["none", "red", "green"]
+        assert flow[["none", "red", "green"]].sum(axis=1).tolist() == pytest.approx([1.0, 1.0, 1.0])
+
+    def test_two_classes_are_decided_at_the_threshold(self):
+        cohort = tiny_cohort(n=60).with_split(["test"] * 60)
+        classifier = Classifier.build("compact", cohort=cohort).eval()
+        classifier.card.threshold = 0.0  # all are positive
+        subject = Subject.of(classifier, cohort, resamples=20)
+        found = run_audit(DistractorAudit(), subject, thresholds={}).measures["confused"].estimate.value
+        assert found == pytest.approx((cohort.labels == 0).mean())
 
     def test_volumes_and_two_classes(self):
         cohort = tiny_cohort(n=40, side=16, depth=8).with_split(["test"] * 40)

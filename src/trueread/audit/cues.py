@@ -27,7 +27,7 @@ from trueread.stats import (
     total_variation,
     weighted_mean,
 )
-from trueread.stats.bootstrap import Weights, point_values
+from trueread.stats.bootstrap import Weights, point_values, ratio
 from trueread.training.batches import unit_intensities
 
 KINDS = ("local", "diffuse")  # a mark at a place, or a change of the whole image
@@ -101,21 +101,36 @@ def library_effects(
 
 
 def means(subject: Subject, values: NDArray, positions: NDArray[np.int64]) -> list[Estimate]:
-    """The mean over the images at `positions` of M numbers, values [S,m,M] (nan: this image does not count, whatever
-    the seed), averaged over seeds, with intervals clustered by patient. All M from the same draws.
+    """The mean over the images at `positions` of M numbers, values [S,m,M] (nan: this image does not count in this
+    seed), averaged over the seeds in which any counts, with intervals clustered by patient. All M from the same draws.
     """
+    known = ~np.isnan(values)
+    each = [weighted_mean(v) for v in values]
+    same = bool((known == known[0]).all())
+    over_seeds = weighted_mean(values.mean(axis=0)) if same else _average_of_known(each)
     found = bootstrap_many(
-        on_rows(weighted_mean(values.mean(axis=0)), positions), subject.clusters,
-        resamples=subject.resamples, seed=subject.seed,
-    )  # fmt: skip
-    per_seed = np.stack([point_values(weighted_mean(v), len(positions)) for v in values])
+        on_rows(over_seeds, positions), subject.clusters, resamples=subject.resamples, seed=subject.seed
+    )
+    per_seed = np.stack([point_values(statistic, len(positions)) for statistic in each])
     counted = []
     for j, estimate in enumerate(found):
-        known = positions[~np.isnan(values[0, :, j])]
-        spread = float(per_seed[:, j].std(ddof=1)) if len(values) > 1 else None
-        patients = len(np.unique(subject.clusters[known]))
-        counted.append(replace(estimate, n=len(known), n_clusters=patients, spread=spread, n_seeds=len(values)))
+        at = positions[known[:, :, j].any(axis=0)]
+        of_seeds = per_seed[known[:, :, j].any(axis=1), j]
+        spread = float(of_seeds.std(ddof=1)) if len(of_seeds) > 1 else None
+        patients = len(np.unique(subject.clusters[at]))
+        counted.append(replace(estimate, n=len(at), n_clusters=patients, spread=spread, n_seeds=len(values)))
     return counted
+
+
+def _average_of_known(statistics: Sequence[Statistic]) -> Statistic:
+    """The mean of statistics of [R,M], of those that are not nan."""
+
+    def averaged(weights: Weights) -> NDArray[np.float64]:
+        values = np.stack([statistic(weights) for statistic in statistics])
+        known = ~np.isnan(values)
+        return ratio(np.where(known, values, 0.0).sum(axis=0), known.sum(axis=0))
+
+    return averaged
 
 
 def worst_of(values: NDArray) -> Statistic:

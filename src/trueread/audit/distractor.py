@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -15,10 +15,11 @@ from torch import Tensor
 from trueread.audit.base import Audit, Better, Finding, Measure, Needs, Subject, audit
 from trueread.audit.changed import some_patients
 from trueread.audit.cues import means
+from trueread.audit.performance import threshold_of
 from trueread.audit.strip import Panel, Strip
 from trueread.audit.subject import Member
 from trueread.cohort.showing import slice_to_show
-from trueread.errors import NotMeasured
+from trueread.errors import InputError, NotMeasured
 from trueread.method.danil import distractor
 from trueread.model.attribution import attribution
 from trueread.model.classifier import Classifier, require_gradients, to_probabilities
@@ -27,7 +28,7 @@ from trueread.model.predictor import device_of
 from trueread.progress import track
 from trueread.shift.base import Draw
 from trueread.shift.blur import Blur
-from trueread.stats import on_rows, weighted_mean
+from trueread.stats import Threshold, decide, on_rows, weighted_mean
 from trueread.training.batches import ImageStore, batch_slices
 
 AT_ONCE = 64  # images
@@ -35,14 +36,24 @@ REGION = 0.1  # share of the image that is blurred
 SIGMA = 0.1  # of that blur, as a share of the shorter side
 PAIRS, SHOWN = 12, 3  # pairs of classes in the table, and in pictures
 EACH = 2  # pictures of a pair
+UNITS = {"grad-cam": "logits", "gradient": "logits per unit of intensity"}  # of maps
+BY_PAIR, CONFUSED = "By pair of classes", "confused"
 VALUES = {  # what is measured of every image: title, better, definition
     "relief": (
         "What the distracting place costs the true class", Better.LOWER,
         "mean rise of the true class's probability when the place that speaks most for the distractor, and not for the "
         "true class, is blurred, less the rise when a place of the same form elsewhere is",
     ),
-    "confused": (
-        "Taken for the distractor", Better.LOWER, "share of images for which the distractor is the most probable class",
+    "rise": (
+        "True class without the distracting place", Better.LOWER,
+        "mean rise of the true class's probability when the place that speaks most for the distractor is blurred",
+    ),
+    "rise-distractor": (
+        "Distractor without the distracting place", Better.HIGHER,
+        "mean rise of the distractor's probability when the same place is blurred",
+    ),
+    CONFUSED: (
+        "Taken for the distractor", Better.LOWER, "share of images that are decided to be the distractor",
     ),
     "same-place": (
         "Evidence in the same place", Better.LOWER, "mean cosine of the maps for the true class and for the distractor",
@@ -62,13 +73,14 @@ VALUES = {  # what is measured of every image: title, better, definition
 @dataclass(frozen=True)
 class Told:
     """Of one member on m images. wrong: int64 [m], the distractor. values: float [m,V], as `VALUES`; nan where there is
-    no mask or no map. maps: float [m,2,...], for the true class and for the distractor. probabilities: float [m,K].
+    no mask or no map. probabilities: float [m,K]. maps: float [m,2,...], for the true class and for the distractor;
+    kept of the first member alone.
     """
 
     wrong: NDArray[np.int64]
     values: NDArray[np.float64]
-    maps: NDArray[np.float32]
     probabilities: NDArray[np.float64]
+    maps: NDArray[np.float32]
 
 
 @audit("distractor", source="Gong, Ma and Zheng 2020, MICCAI, arXiv 2007.09979 (distractors); the measures are ours")
@@ -96,13 +108,19 @@ class DistractorAudit(Audit):
             raise NotMeasured("an image has a distractor beside its one class, and the task is multilabel.")
         positions = some_patients(subject, self.images)
         named = track(subject.members, what=f"distracting {subject.name}", unit="classifiers")
-        told = [self._of_member(subject, member, positions) for member in named]
+        told: list[Told] = []
+        for member in named:
+            found = self._of_member(subject, member, positions)
+            told.append(replace(found, maps=found.maps[:0]) if told else found)
         values = np.stack([t.values for t in told])
         used = [i for i in range(len(VALUES)) if not np.isnan(values[..., i]).all()]
         return self.finding(
             measures=_measures(subject, values, positions, used),
-            tables={"By pair of classes": _pairs(subject, told, positions, used)},
-            strips=_strips(subject, told[0], positions),
+            tables={
+                BY_PAIR: _pairs(subject, told, positions, used),
+                "Decided, by true class": _flow(subject, told, positions),
+            },
+            strips=_strips(subject, told[0], positions, UNITS[self.maps]),
             notes=[
                 f"{len(positions)} of {len(subject.rows)} test images, whole patients drawn within classes. The "
                 f"distractor of an image is its most probable class beside the true one. Maps: {self.maps}, of a "
@@ -113,18 +131,18 @@ class DistractorAudit(Audit):
 
     def _of_member(self, subject: Subject, member: Member, positions: NDArray[np.int64]) -> Told:
         cohort, rows = subject.cohort, subject.rows[positions]
-        classifier = require_gradients(member.predictor).eval()
+        classifier, threshold = require_gradients(member.predictor).eval(), threshold_of(member)
         store = ImageStore(cohort, device_of(classifier))
         parts = []
         for part in batch_slices(len(rows), AT_ONCE, at_least=1):
             masks = None if cohort.masks is None else torch.from_numpy(cohort.masks[rows[part]] > 0)
             labels = torch.from_numpy(cohort.labels[rows[part]])
-            parts.append(self._of_batch(classifier, store.batch(rows[part]), labels, masks))
+            parts.append(self._of_batch(classifier, store.batch(rows[part]), labels, masks, threshold))
         joined: list[Any] = [np.concatenate(p) for p in zip(*parts, strict=True)]
         return Told(*joined)
 
     def _of_batch(
-        self, classifier: Classifier, images: Tensor, labels: Tensor, masks: Tensor | None
+        self, classifier: Classifier, images: Tensor, labels: Tensor, masks: Tensor | None, threshold: Threshold
     ) -> tuple[NDArray, ...]:
         """The fields of `Told`, of one batch."""
         labels = labels.to(images.device)
@@ -134,24 +152,30 @@ class DistractorAudit(Audit):
         both = [self._map(classifier, images, k) for k in (labels, wrong)]
         place = distracting_place(*both)
         p = to_probabilities(logits, classifier.card)
-        own = p.gather(1, labels[:, None])[:, 0]
-        rise = [
-            _blurred(classifier, images, where).gather(1, labels[:, None])[:, 0] - own
-            for where in (place, elsewhere(place))
-        ]
-        relief = torch.where(place.flatten(1).any(1), rise[0] - rise[1], torch.nan)
+        there, beside = (_blurred(classifier, images, where) - p for where in (place, elsewhere(place)))
+        somewhere = place.flatten(1).any(1)
+        rise, control, rise_other = (
+            torch.where(somewhere, change.gather(1, k[:, None])[:, 0], torch.nan)
+            for change, k in ((there, labels), (beside, labels), (there, wrong))
+        )
+        probabilities = p.double().cpu().numpy()
+        decided = torch.from_numpy(decide(probabilities, task=classifier.card.task, threshold=threshold))
+        own, other = (p.gather(1, k[:, None])[:, 0] for k in (labels, wrong))
         inside = [share_inside(m, None if masks is None else masks.to(m.device)) for m in both]
-        other = p.gather(1, wrong[:, None])[:, 0]
-        values = [relief, (other > own).float(), same_place(*both), own - other, *inside]
+        confused = (decided.to(wrong.device) == wrong).float()
+        values = [rise - control, rise, rise_other, confused, same_place(*both), own - other, *inside]
         return (
-            wrong.cpu().numpy(), torch.stack(values, 1).double().cpu().numpy(), torch.stack(both, 1).cpu().numpy(),
-            p.double().cpu().numpy(),
+            wrong.cpu().numpy(), torch.stack(values, 1).double().cpu().numpy(), probabilities,
+            torch.stack(both, 1).cpu().numpy(),
         )  # fmt: skip
 
     def _map(self, classifier: Classifier, images: Tensor, target: Tensor) -> Tensor:
         """float [B,...] >= 0, of the images' spatial size."""
         if self.maps == "grad-cam":
-            return grad_cam(classifier, images, target).maps.float()
+            try:
+                return grad_cam(classifier, images, target).maps.float()
+            except InputError as reason:
+                raise NotMeasured(f"{reason} The audit's option `maps: gradient` needs no layer.") from reason
         return attribution("gradient", lambda x: classifier(x, trusted=True).logits.float(), images, target)
 
 
@@ -226,16 +250,32 @@ def _pairs(subject: Subject, told: list[Told], positions: NDArray[np.int64], use
                 VALUES[keys[i]][0]: float(np.nanmean(v)) if (~np.isnan(v := of_pair[:, i])).any() else np.nan
                 for i in used
             }
-            taken = float(np.nansum(of_pair[:, keys.index("confused")])) / len(told)
-            rows.append({"true class": true, "distractor": other, "images": n, "taken for it": taken, **known})
+            taken = float(np.nansum(of_pair[:, keys.index(CONFUSED)])) / len(told)
+            counts = {"images": n, "taken for it": taken, "share": taken / n}
+            rows.append({"true class": true, "distractor": other, **counts, **known})
     table = pd.DataFrame(rows).sort_values(["taken for it", "images"], ascending=False, kind="stable")
-    return table.drop(columns=[VALUES["confused"][0]]).head(PAIRS).reset_index(drop=True)
+    return table.drop(columns=[VALUES[CONFUSED][0]]).head(PAIRS).reset_index(drop=True)
 
 
-def _strips(subject: Subject, told: Told, positions: NDArray[np.int64]) -> list[Strip]:
+def _flow(subject: Subject, told: list[Told], positions: NDArray[np.int64]) -> pd.DataFrame:
+    """Of the images of each class, the share that is decided to be each class, mean over seeds."""
+    cohort, labels = subject.cohort, subject.labels[positions]
+    confused = list(VALUES).index(CONFUSED)
+    # what is neither right nor the distractor cannot be: the distractor is the most probable of the wrong ones
+    decided = np.stack([np.where(t.values[:, confused] == 1, t.wrong, labels) for t in told])
+    rows = []
+    for c, true in enumerate(cohort.classes):
+        mine = decided[:, labels == c]
+        if mine.size:
+            shares = {other: float((mine == k).mean()) for k, other in enumerate(cohort.classes)}
+            rows.append({"true class": true, "images": mine.shape[1], **shares})
+    return pd.DataFrame(rows)
+
+
+def _strips(subject: Subject, told: Told, positions: NDArray[np.int64], unit: str) -> list[Strip]:
     """Of the pairs that are confused most, images that are taken for the distractor, with both maps; first seed."""
     cohort, labels = subject.cohort, subject.labels[positions]
-    confused = told.values[:, list(VALUES).index("confused")] == 1
+    confused = told.values[:, list(VALUES).index(CONFUSED)] == 1
     codes = labels * cohort.n_classes + told.wrong
     common = np.bincount(codes[confused], minlength=cohort.n_classes**2)
     rows, titles = [], []
@@ -249,10 +289,11 @@ def _strips(subject: Subject, told: Told, positions: NDArray[np.int64]) -> list[
         return []
     caption = (
         "Images of the pairs of classes that are confused most, which are taken for the distractor, with the evidence "
-        "for their own class and for the distractor, first seed, all on one scale. Below: calibrated probabilities."
+        "for their own class and for the distractor, first seed, all on one scale. Below: the cosine of both maps, "
+        "what the distracting place costs the true class, and calibrated probabilities."
     )
     heads = ["the image", "for its own class", "for the distractor"]
-    return [Strip("distractors", "What distracts it", caption, rows, heads, titles, cohort.white)]
+    return [Strip("distractors", "What distracts it", caption, rows, heads, titles, cohort.white, unit)]
 
 
 def _row(subject: Subject, told: Told, positions: NDArray[np.int64], at: int) -> list[Panel]:
@@ -263,4 +304,7 @@ def _row(subject: Subject, told: Told, positions: NDArray[np.int64], at: int) ->
         image, maps = image[:, where], maps[:, where]
     c, d = int(cohort.labels[row]), int(told.wrong[at])
     said = [f"{cohort.classes[k]} {round(100 * told.probabilities[at, k])} %" for k in (c, d)]
-    return [Panel(image), *(Panel(image, s, m) for s, m in zip(said, maps, strict=True))]
+    known = dict(zip(VALUES, told.values[at], strict=True))
+    numbers = [f"cosine {known['same-place']:.2f}", f"costs {known['relief']:+.2f}"]
+    first = ", ".join(n for n in numbers if "nan" not in n)
+    return [Panel(image, first), *(Panel(image, s, m) for s, m in zip(said, maps, strict=True))]

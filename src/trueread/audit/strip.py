@@ -44,7 +44,7 @@ class Strip:
     """Rows of panels, such as images without and with a cue, so that no audit needs a drawing library.
 
     name: unique in its finding. rows: each with a panel per column. heads: a title per column, or none. row_titles: a
-    title per row, or none. white: the stored intensity that is shown white, as the cohort's.
+    title per row, or none. white: the stored intensity that is shown white, as the cohort's. unit: of the evidence.
     Evidence of one strip is drawn on one scale. Raises InputError when rows and titles do not fit together.
     """
 
@@ -55,6 +55,7 @@ class Strip:
     heads: Sequence[str] = ()
     row_titles: Sequence[str] = ()
     white: float = 255
+    unit: str = "logits"
 
     def __post_init__(self) -> None:
         widths = {len(row) for row in self.rows}
@@ -74,7 +75,7 @@ class Strip:
 
     @property
     def full_colour(self) -> float | None:
-        """The strongest evidence of all panels, in logit units; None when none has evidence."""
+        """The strongest evidence of all panels, in its unit; None when none has evidence."""
         peaks = [float(np.max(panel.evidence)) for row in self.rows for panel in row if panel.evidence is not None]
         return max(peaks, default=None)
 
@@ -84,6 +85,7 @@ class Strip:
             "name": self.name,
             "title": self.title,
             "caption": self.caption,
+            "unit": self.unit,
             "heads": list(self.heads),
             "row_titles": list(self.row_titles),
             "rows": [[{"caption": panel.caption} for panel in row] for row in self.rows],

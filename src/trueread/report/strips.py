@@ -33,7 +33,7 @@ class PanelView:
 
 @dataclass(frozen=True)
 class StripView:
-    """A strip for reading. rows: title and panels. full_colour: evidence at full colour, in logit units, or None.
+    """A strip for reading. rows: title and panels. full_colour: evidence at full colour, in `unit`, or None.
     left_out: what the page has no room for, or ""."""
 
     title: str
@@ -42,13 +42,14 @@ class StripView:
     rows: list[tuple[str, list[PanelView]]]
     full_colour: float | None = None
     left_out: str = ""
+    unit: str = "logits"
 
 
 def with_pictures(finding: Finding, folder: Path | None, *, method: str) -> Json:
     """The finding's JSON, with the pictures of its strips written under `folder`/figures/strips and named in it.
 
     A panel gets `image` and `evidence`, paths inside the folder (evidence None where there is none); a strip
-    `evidence_full_colour`, in logit units. No pixel is in the JSON. folder: None leaves the strips out.
+    `evidence_full_colour`, in its `unit`. No pixel is in the JSON. folder: None leaves the strips out.
     """
     told = finding.to_json()
     if folder is None:
@@ -124,5 +125,5 @@ def _view(entry: Json, folder: Path, *, method: str, per_kind: int | None) -> St
         shown.append((title, panels))
     left = len(rows) - len(shown)
     note = f"{counted(left, 'further row')} in {FOLDER.as_posix()}, left out to keep the page small." if left else ""
-    full_colour = entry.get("evidence_full_colour")
-    return StripView(entry["title"], entry["caption"], len(rows[0]), shown, full_colour, note)
+    full_colour, unit = entry.get("evidence_full_colour"), entry.get("unit", "logits")
+    return StripView(entry["title"], entry["caption"], len(rows[0]), shown, full_colour, note, unit)
