@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,6 +34,17 @@ TINY = Scale(
 @pytest.fixture(autouse=True)
 def _one_thread():
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def page(monkeypatch):
+    """The section of docs/results.md on a protocol's result."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+
+    def written(name: str, result: dict) -> str:
+        return importlib.import_module(f"{name}_page").section(result)
+
+    return written
 
 
 @pytest.fixture
@@ -283,7 +296,7 @@ class TestDanil:
         monkeypatch.setattr(danil, "VARIATIONS", {"form A": {"form": "A"}})
         monkeypatch.setitem(cohorts.COHORTS, "phantom", {"source": "phantom", "n_images": 120})
 
-    def test_every_arm_is_measured_compared_and_asked_for_its_distractors(self, tmp_path, tiny):
+    def test_every_arm_is_measured_compared_and_asked_for_its_distractors(self, tmp_path, tiny, page):
         result = json.loads(run_paper("danil", out=tmp_path, jobs=1).read_text())
         arms = [r["arm"] for r in result["rows"]]
         assert arms[0] == danil.ERM
@@ -294,6 +307,10 @@ class TestDanil:
         assert [r["arm"] for r in result["distractors"]] == list(danil.SHOWN)
         assert result["distractors"][0]["pairs"]
         assert [r["what"] for r in result["variations"]] == ["form A"]
+        text = page("danil", result)
+        assert text.count("- Holds:") + text.count("- **Missed**:") == 4
+        del result["distractors"][1]["measures"]["relief"]  # an arm without any map
+        assert "| - |" in page("danil", result).split("### What distracts them")[1]
 
 
 class TestPneumonia:
@@ -308,7 +325,7 @@ class TestPneumonia:
         monkeypatch.setattr(pneumonia, "VARIATIONS", chosen)
         monkeypatch.setitem(cohorts.COHORTS, "phantom", {"source": "phantom", "n_images": 160})
 
-    def test_recipe_variations_limits_and_maps(self, tmp_path, tiny):
+    def test_recipe_variations_limits_and_maps(self, tmp_path, tiny, page):
         result = json.loads(run_paper("pneumonia", out=tmp_path, jobs=1).read_text())
         [row] = result["rows"]
         assert set(row["measures"]) == set(pneumonia.COLUMNS)
@@ -322,6 +339,7 @@ class TestPneumonia:
         images = np.sum([s["images"] for s in result["split"][0].values()])
         assert images <= 160
         assert set(result["split"][0]) == {"train", "val", "test"}
+        assert "compact" in page("pneumonia", result)
 
     def test_backbones_whose_last_layer_alone_is_new(self):
         assert pneumonia.recipe_of("resnet18")["head"] == "mlp"

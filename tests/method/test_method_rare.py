@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from tiny import tiny_cohort, tiny_config, tiny_setup, tiny_step
 from trueread import build_method, fit
 from trueread.method.base import head_of
+from trueread.method.last_layer import features_of
 from trueread.method.ldam import Ldam, effective_weights, margins
 from trueread.method.mil import GatedAttention
 from trueread.method.supcon import contrastive_loss
@@ -130,6 +131,21 @@ class TestSupCon:
         cohort = tiny_cohort("multiclass", n=160, share=0.3)
         fitted = fit(cohort, build_method("supcon"), tiny_config(epochs=6), quiet=True)
         assert fitted.history["val_auroc"].iloc[-1] > 0.95
+
+    def test_the_second_stage_is_a_balanced_last_layer(self):
+        from sklearn.linear_model import LogisticRegression
+
+        cohort = tiny_cohort("multiclass", n=160, share=0.3)
+        fitted = fit(cohort, build_method("supcon"), tiny_config(epochs=2), quiet=True)
+        rows = {split: cohort.rows(split) for split in ("train", "test")}
+        store = tiny_setup(cohort).store
+        x = {split: features_of(fitted.classifier, store, at).astype(float) for split, at in rows.items()}
+        mean, sd = x["train"].mean(0), x["train"].std(0)
+        x = {split: (v - mean) / np.where(sd > 0, sd, 1) for split, v in x.items()}
+        model = LogisticRegression(C=fitted.report["c"], class_weight="balanced", max_iter=1000)
+        expected = model.fit(x["train"], cohort.labels[rows["train"]]).predict_proba(x["test"])
+        found = predict_logits(fitted.classifier, store, rows["test"]).double().softmax(1).numpy()
+        assert np.abs(found - expected).max() < 1e-3
 
 
 class TestMil:

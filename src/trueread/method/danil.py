@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
@@ -32,15 +31,25 @@ def distance_term(form: str, logits: Tensor, at: Tensor, labels: Tensor, *, epsi
     """float [B]: the form "A", "B" or "C" of each image of a batch, differentiable in the weights.
 
     logits: float [B,K], made of `at`, float [B,...]. labels: int64 [B]. With g_c and g_d the gradients of the
-    cross-entropy for the label and for its distractor, g_c - g_d is the gradient of f_d - f_c.
+    cross-entropy for the label and for its distractor, g_c - g_d is the gradient of f_d - f_c. In "A" and "B" it is
+    measured in root mean squares of f_d - f_c over the batch, so that larger logits alone gain nothing.
     """
     wrong = distractor(logits.detach(), labels)
     if form == "C":
-        right, other = (direction(response(F.cross_entropy(logits, k, reduction="none"), at)) for k in (labels, wrong))
+        right, other = (direction(response(doubt(logits, k), at)) for k in (labels, wrong))
         return torch.exp(-(right - other).square().sum(1))
-    gap = logits.gather(1, wrong[:, None]) - logits.gather(1, labels[:, None])
-    squared = response(gap, at).square().sum(1) + epsilon
+    gap = (logits.gather(1, wrong[:, None]) - logits.gather(1, labels[:, None]))[:, 0]
+    size = gap.square().mean() + SMALLEST
+    squared = response(gap, at).square().sum(1) / size + epsilon
     return 1 / squared if form == "A" else -squared.log()
+
+
+def doubt(logits: Tensor, labels: Tensor) -> Tensor:
+    """float [B]: the log odds against a class. The cross-entropy is softplus of it and has a gradient of the same
+    direction, whose digits are lost where the class is certain.
+    """
+    others = logits.scatter(1, labels[:, None], -torch.inf).logsumexp(1)
+    return others - logits.gather(1, labels[:, None])[:, 0]
 
 
 @method("danil", source="Gong, Ma and Zheng 2020, MICCAI, arXiv 2007.09979; forms, warm-up and bounds as read here")
@@ -54,7 +63,7 @@ class Danil(Responding):
         where: Literal["input", "feature"] = "input",
         weight: Annotated[float, Field(ge=0, le=1000)] = 0.1,
         warmup: Annotated[float, Field(ge=0, le=1)] = 0.1,
-        share: Annotated[float, Field(gt=0, le=1)] = 0.4,
+        share: Annotated[float, Field(gt=0, le=1)] = 0.25,
         epsilon: Annotated[float, Field(gt=0)] = 1e-3,
     ) -> None:
         """form: of the term, see the page; "C" is bounded and knows directions alone, so that it has nothing to say of
@@ -65,8 +74,9 @@ class Danil(Responding):
         """
         self.form, self.where, self.weight, self.warmup = form, where, weight, warmup
         self.share, self.epsilon = share if where == INPUT else 1.0, epsilon
-        self.by_epoch: list[float] = []
-        self.now: list[Tensor] = []
+        self.by_epoch: list[float | None] = []
+        self.total: Tensor | float = 0.0  # of this epoch's terms
+        self.asked = 0  # how many they are
 
     def prepare(self, setup: Setup) -> None:
         super().prepare(setup)
@@ -86,21 +96,20 @@ class Danil(Responding):
             return {}
         logits, at = self.responding(step, share=self.share)
         term = distance_term(self.term, logits, at, step.labels[: len(logits)], epsilon=self.epsilon).mean()
-        self.now.append(term.detach())
+        self.total, self.asked = self.total + term.detach().double(), self.asked + 1
         return {"distance": self.weight * term}
 
     def after_epoch(self, ledger: Ledger) -> None:
-        if self.now:
-            self.by_epoch.append(round(float(torch.stack(self.now).mean()), 4))
-        self.now = []
+        self.by_epoch.append(round(float(self.total) / self.asked, 4) if self.asked else None)
+        self.total, self.asked = 0.0, 0
 
     def report(self) -> dict[str, Any]:
         return {"form": self.term, "term_by_epoch": self.by_epoch, **({"layer": self.layer} if self.layer else {})}
 
     def state(self) -> dict[str, Any]:
-        return {"by_epoch": self.by_epoch}
+        return {"by_epoch": self.by_epoch, "total": float(self.total), "asked": self.asked}
 
     def load_state(self, state: dict[str, Any], setup: Setup) -> None:
         super().load_state(state, setup)
         self._choose(setup)
-        self.by_epoch = list(state["by_epoch"])
+        self.by_epoch, self.total, self.asked = list(state["by_epoch"]), state["total"], state["asked"]

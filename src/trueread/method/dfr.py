@@ -10,15 +10,13 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from trueread.method.base import Method, class_counts, head_of, method
+from trueread.method.base import Method, class_counts, method
 from trueread.method.clean import PLANTED, clean_rows
 from trueread.method.groups import groups_of
+from trueread.method.last_layer import features_of, put_last_layer
 from trueread.method.probes import logits_of
-from trueread.model.classifier import Classifier
-from trueread.training.batches import ImageStore, batch_slices
-from trueread.training.evaluate import evaluation_batch
+from trueread.training.batches import ImageStore
 from trueread.training.hooks import Setup
-from trueread.training.processes import processes
 from trueread.training.steps import mix
 
 STRENGTHS = (0.01, 0.03, 0.07, 0.1, 0.3, 0.7, 1.0)  # C of the L2 penalty; of equally good ones the first is taken
@@ -70,12 +68,7 @@ class DFR(Method):
             x, y, groups, cohort.patient_codes(rows), seed=seed, worst=self.attribute is not None
         )
         weight, bias = balanced_fit(x, y, groups, c=c, seed=seed)
-        weight = weight / scaler.scale_
-        head = head_of(classifier)
-        with torch.no_grad():
-            head.weight.copy_(torch.from_numpy(weight))
-            head.bias.copy_(torch.from_numpy(bias - weight @ scaler.mean_))
-        processes().same_everywhere([head.weight.data, head.bias.data])
+        put_last_layer(classifier, weight, bias, scaler)
         self.found |= {"c": c, "held_out_accuracy": None if score is None else round(score, 4)}
 
     def report(self) -> dict[str, Any]:
@@ -86,19 +79,6 @@ class DFR(Method):
 
     def load_state(self, state: dict[str, Any], setup: Setup) -> None:
         self.rows, self.groups, self.found = state["rows"], state["groups"], state["found"]
-
-
-@torch.no_grad()
-def features_of(classifier: Classifier, store: ImageStore, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """float32 [n,F]: what the last layer sees of the images at `rows`, in eval mode; processes share the work."""
-    together, parts = processes(), []
-    mine = rows[together.share(len(rows))]
-    classifier.eval()
-    for part in batch_slices(len(mine), evaluation_batch(store.images.shape[2:], store.device)):
-        features = classifier(store.batch(mine[part]), trusted=True).features
-        assert features is not None
-        parts.append(features.float())
-    return together.gathered(torch.cat(parts), len(rows)).cpu().numpy()
 
 
 def balanced_fit(

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
 from trueread.method.base import method
 from trueread.method.responses import Responding, response
-from trueread.training.hooks import Step
+from trueread.training.hooks import Step, cross_entropy
 
 
 @method("gradient-penalty", source="Drucker and LeCun 1992, IEEE TNN 3; Ross and Doshi-Velez 2018, AAAI")
@@ -22,7 +21,7 @@ class GradientPenalty(Responding):
         *,
         weight: Annotated[float, Field(ge=0, le=1000)] = 0.1,
         warmup: Annotated[float, Field(ge=0, le=1)] = 0.1,
-        share: Annotated[float, Field(gt=0, le=1)] = 0.4,
+        share: Annotated[float, Field(gt=0, le=1)] = 0.25,
     ) -> None:
         """weight: of the squared length, of intensities in [0,1]. warmup: share of the run without it. share: of each
         batch that is asked, for second derivatives take long.
@@ -33,5 +32,5 @@ class GradientPenalty(Responding):
         if step.done < self.warmup or self.weight == 0:
             return {}
         logits, images = self.responding(step, share=self.share)
-        steep = response(F.cross_entropy(logits, step.labels[: len(logits)], reduction="none"), images)
+        steep = response(cross_entropy(logits, step.targets[: len(logits)]), images)
         return {"gradient": self.weight * steep.square().sum(1).mean()}

@@ -49,6 +49,11 @@ class RegionAttention(Responding):
             raise InputError(
                 f"{setup.cohort.name} has no masks, and region-attention needs them; give the source's `mask` option."
             )
+        if not masks[setup.train_rows].any():
+            raise InputError(
+                f"no training image of {setup.cohort.name} has a mask with anything in it, and region-attention learns "
+                "from these; check the source's `mask` option."
+            )
         if setup.cohort.is_volume:
             raise InputError("region-attention reads images; the cohort holds volumes.")
         super().prepare(setup)

@@ -1,8 +1,8 @@
 """What methods share that learn from gradients with respect to the image or to a feature map, inside the step.
 
 Such a penalty is differentiated twice. Second derivatives lose their digits in bf16 and fp16, so the forward pass that
-is differentiated is in float32; and not every kernel has them, so attention is computed by its plain formula where the
-fused one has none.
+is differentiated is in float32, and in evaluation mode, where a batch norm carries nothing from one image to another;
+and not every kernel has them, so attention is computed by its plain formula where the fused one has none.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from trueread.errors import InputError
@@ -28,21 +28,27 @@ class Responding(Method):
     """Base of methods that ask how an answer changes with the image ("input") or with the last map ("feature").
 
     where: set before `prepare`. layer: the tap of the map, found in `prepare`. plain_attention: whether attention is
-    computed by its plain formula.
+    computed by its plain formula. alone: whether what follows the map needs nothing beside it, so that the run's own
+    pass does for what comes before.
     """
 
     where: str = INPUT
     layer: str = ""
     plain_attention: bool = False
+    alone: bool = False
 
     def prepare(self, setup: Setup) -> None:
         self._find_out(setup)
 
     def _find_out(self, setup: Setup) -> None:
         if setup.cohort.task == "multilabel":
-            raise InputError(f"'{self.name}' compares one class with another; the task is multilabel.")
+            raise InputError(
+                f"'{self.name}' needs one class for each image; the task of {setup.cohort.name} is multilabel. Take a "
+                "method without this need, such as erm."
+            )
         if self.where == FEATURE:
             self.layer = last_map(setup.classifier)
+            self.alone = is_enough(setup.classifier, self.layer)
         self.plain_attention = needs_plain_attention(setup.classifier, self.layer)
 
     @property
@@ -53,22 +59,19 @@ class Responding(Method):
         """Logits float32 [b,K] of the first b images of the batch, and the images or map [b,...] that they can be
         differentiated by.
 
-        share: of the batch, in (0,1]. The images go through the network once more, in evaluation mode, where a batch
-        norm carries nothing from one image to another. The run's own pass does for the map where it is in float32.
+        share: of the batch, in (0,1]. The images go through the network once more; of the map only what follows it is
+        computed again, unless that looks past the map.
         """
-        output, n = step.output, max(1, round(share * len(step.images)))
-        assert output is not None
-        images = step.images
-        if self.where == INPUT or step.precision != "fp32" or self.plain_attention:
-            images = images[:n].detach().requires_grad_()
-            with (
-                evaluating(step.classifier),
-                attention(plain=self.plain_attention),
-                forward_pass(images.device, "fp32"),
-            ):
-                output = step.classifier(images, taps=self.taps, trusted=True)
-        at = images if self.where == INPUT else output.taps[self.layer]
-        return output.logits.float()[:n], at
+        n = max(1, round(share * len(step.images)))
+        images = step.images[:n].detach()
+        with evaluating(step.classifier), attention(plain=self.plain_attention), forward_pass(images.device, "fp32"):
+            if self.alone:
+                assert step.output is not None
+                at = at_least_float32(step.output.taps[self.layer][:n])
+                return logits_from(step.classifier, self.layer, at, images[:1]), at
+            images.requires_grad_()
+            output = step.classifier(images, taps=self.taps, trusted=True)
+        return at_least_float32(output.logits), images if self.where == INPUT else output.taps[self.layer]
 
     def load_state(self, state: dict[str, object], setup: Setup) -> None:
         self._find_out(setup)
@@ -80,7 +83,42 @@ def response(scores: Tensor, at: Tensor) -> Tensor:
     scores: float [b,...]. at: float [B,...], of which the first b rows are taken.
     """
     [gradient] = torch.autograd.grad(scores.sum(), at, create_graph=True)
-    return gradient[: len(scores)].to(torch.promote_types(gradient.dtype, torch.float32)).flatten(1)
+    return at_least_float32(gradient[: len(scores)]).flatten(1)
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """float64 as it is, anything less as float32."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def logits_from(classifier: Classifier, layer: str, tap: Tensor, image: Tensor) -> Tensor:
+    """Logits float [B,K] of the layer's output float [B,...], differentiable by it.
+
+    image: float [1,C,...], any; the network is run on it, and what the layer makes of it is replaced by `tap`.
+    """
+
+    def put(_module: nn.Module, _inputs: object, output: object) -> object:
+        mine = tap.clone()  # an in-place activation that follows changes the copy
+        return type(output)((mine, *output[1:])) if isinstance(output, (tuple, list)) else mine
+
+    handle = classifier.network.get_submodule(classifier.taps[layer][0]).register_forward_hook(put)
+    try:
+        return at_least_float32(classifier(image, trusted=True).logits)
+    finally:
+        handle.remove()
+
+
+@torch.no_grad()
+def is_enough(classifier: Classifier, layer: str) -> bool:
+    """Whether the logits depend on the layer's output alone, and not on what went past it."""
+    with evaluating(classifier):
+        images = torch.rand(2, *classifier.card.input_shape, device=classifier.mean.device)
+        tap = torch.randn_like(at_least_float32(classifier(images, taps=(layer,), trusted=True).taps[layer]))
+        try:
+            found, other = (logits_from(classifier, layer, tap, x) for x in (images, torch.zeros_like(images[:1])))
+        except RuntimeError:  # of what goes past there is one image, and of the map two
+            return False
+    return found.shape == other.shape and torch.allclose(found, other, rtol=1e-4, atol=1e-6)
 
 
 def last_map(classifier: Classifier) -> str:
@@ -118,6 +156,8 @@ def needs_plain_attention(classifier: Classifier, layer: str) -> bool:
                 found = response(output.logits.logsumexp(1), at).square().sum()
                 torch.autograd.grad(found, [p for p in classifier.parameters() if p.requires_grad], allow_unused=True)
             return plain
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             reason = str(error).partition("\n")[0]
     raise InputError(

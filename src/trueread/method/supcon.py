@@ -1,4 +1,4 @@
-"""Supervised contrastive learning: features in which a class lies together, and a last layer on top."""
+"""Supervised contrastive learning: features in which a class lies together, then a balanced last layer on top."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from trueread.method.base import Method, class_counts, head_of, method
 from trueread.method.class_weights import inverse_frequency
+from trueread.method.last_layer import refit_balanced
 from trueread.training.augment import augment_batch, recipe_for
 from trueread.training.hooks import Setup, Step, cross_entropy
 from trueread.training.ledger import Ledger
@@ -31,7 +32,10 @@ def contrastive_loss(z: Tensor, labels: Tensor, *, temperature: float) -> Tensor
 
 @method("supcon", source="Khosla et al. 2020, NeurIPS, eq. 2; Marrakchi, Makansi and Brox 2021, MICCAI (imbalance)")
 class SupCon(Method):
-    """Features by contrast between classes in two views of balanced batches; the last layer learns labels on top."""
+    """Features by contrast between classes in two views of balanced batches, then a last layer of its own stage.
+
+    In the first stage a last layer learns along, which the features do not feel, so that epochs can be compared.
+    """
 
     def __init__(
         self,
@@ -44,6 +48,7 @@ class SupCon(Method):
         drawn equally often.
         """
         self.temperature, self.width, self.balanced = temperature, width, balanced
+        self.strength: float | None = None  # of the second stage
 
     def prepare(self, setup: Setup) -> None:
         self._know(setup)
@@ -77,12 +82,20 @@ class SupCon(Method):
         return loss.view(2, -1).mean(0)
 
     def penalty(self, step: Step) -> dict[str, Tensor]:
-        """The last layer's own loss, which the features do not feel."""
+        """The loss of the last layer that learns along."""
         assert step.output is not None
         assert step.output.features is not None
         head = head_of(step.classifier)
         logits = F.linear(step.output.features.detach().float(), head.weight, head.bias)
         return {"linear": cross_entropy(logits, step.targets).mean()}
+
+    def finish(self, setup: Setup) -> None:
+        """The second stage, on the chosen epoch's features."""
+        labels = setup.cohort.labels
+        self.strength = refit_balanced(setup.classifier, setup.store, labels, setup.train_rows, setup.val_rows)
+
+    def report(self) -> dict[str, Any]:
+        return {"c": self.strength}
 
     def state(self) -> dict[str, Any]:
         return {"projector": self.projector.state_dict()}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from trueread.audit.base import compare_findings
-from trueread.audit.distractor import DistractorAudit
+from trueread.audit.distractor import BY_PAIR, DistractorAudit
 from trueread.audit.finding import Finding
 from trueread.audit.performance import measure
 from trueread.audit.subject import Subject
@@ -22,7 +22,7 @@ from trueread.report.words import slug
 from trueread.stats import METRICS
 
 ERM, OURS, FEATURE, CONTROL = "erm", "danil", "danil, feature", "gradient penalty"
-SHOWN = (ERM, OURS, FEATURE)  # whose distractors are looked at
+SHOWN = (ERM, OURS, FEATURE, CONTROL)  # whose distractors are looked at
 COLUMNS = ("balanced-accuracy", "auroc", "macro-f1", "weighted-f1", "accuracy", "quadratic-kappa")
 
 
@@ -137,7 +137,7 @@ class Task:
         found = DistractorAudit(images=self.scale.images).run(subject)
         for strip in found.strips:
             write_strip(strip, self.folder / f"distractors-{slug(subject.name)}.png")
-        pairs = found.tables["By pair of classes"].head(5)
+        pairs = found.tables[BY_PAIR].head(5)
         return {
             "arm": subject.name,
             "measures": {k: m.estimate.to_json() for k, m in found.measures.items()},
