@@ -244,6 +244,7 @@ class TestPlaces:
             "PatientName": "Müller^A",
             "StudyInstanceUID": "1.2.3",
             "SpecificCharacterSet": "ISO_IR 100",
+            "BurnedInAnnotation": "YES",
         }
         files = [dicom_file(tmp_path / f"{i}.dcm", pixels, SOPInstanceUID=f"1.2.3.{i}", **known) for i in range(2)]
         table = predicting.predict(
@@ -258,11 +259,18 @@ class TestPlaces:
         assert len({m.SOPInstanceUID for m in made}) == 3
         assert made[1].SourceImageSequence[0].ReferencedSOPInstanceUID == "1.2.3.1"
         assert "SourceImageSequence" not in made[2]
+        assert [m.get("BurnedInAnnotation") for m in made] == ["YES", "YES", None]  # pixels as they were
         assert made[0].ImageType == ["DERIVED", "SECONDARY"]
         assert made[0].ImageComments.startswith("Evidence for bright, probability ")
         shown = made[0].pixel_array
         assert shown.shape == (512, 512, 3)
         assert np.ptp(shown.astype(int), axis=2).max() > 20  # coloured
+
+    def test_dicom_files_of_a_folder_need_no_ending(self, tmp_path):
+        (tmp_path / "in").mkdir()
+        dicom_file(tmp_path / "in" / "IM000001", np.zeros((32, 32), np.uint16))
+        (tmp_path / "in" / "notes").write_text("hello")
+        assert [Path(f).name for f in predicting.predict(self.service(), [tmp_path / "in"])["file"]] == ["IM000001"]
 
     @pytest.mark.parametrize(
         ("given", "message"), [({"how": "magic"}, "magic"), ({"cut": 1.0}, "cut must lie between 0 and 1")]

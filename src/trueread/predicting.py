@@ -89,7 +89,9 @@ def predict(
     files = list_images(images)
     say(f"decision: {decision_rule(card)}.")
     if card.limits is not None:
-        say(f"abstain: {card.limits.rule}.")
+        known = isinstance(predictor, Classifier) and predictor.typical is not None
+        unknown_here = "" if known or card.limits.distance is None else " (how unusual, is not known of this file)"
+        say(f"abstain: {card.limits.rule}{unknown_here}.")
     rows: dict[int, dict[str, Any]] = {}
     parts = _parts(files, card)
     for part in track(parts, what="predicting", total=-(-len(files) // BATCH), unit="batches"):

@@ -97,6 +97,9 @@ class TestFolder:
         broken.write_bytes(whole.replace(b"1.2.3.0", b"1.2.3.9")[: len(whole) - 300])
         cohort = load_cohort(f"dicom:{folder}", size=16)
         assert len(cohort) == N
+        [name] = cohort.omitted["path"]  # it may be a patient's
+        assert "broken" not in name
+        cohort = load_cohort(f"dicom:{folder}", size=16, identifiers=True)
         assert cohort.omitted["path"].tolist() == ["ill/study0/broken.dcm"]
 
     def test_slips_are_one_sentence(self, folder, tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zlib
 
 import numpy as np
 import pydicom
@@ -51,6 +52,58 @@ class TestWindow:
         for width, function in ((0.5, "LINEAR"), (0, "SIGMOID"), (float("nan"), "LINEAR"), (10, "CUBIC")):
             with pytest.raises(NotADicomImage, match="window"):
                 windowed(np.zeros(2), 0, width, function=function)
+
+
+def deflated(path, whole: bytes, *, uid="1.2.840.10008.1.2.1.99"):
+    """A file whose dataset is one compressed stream of the bytes `whole`."""
+    element = b"\x02\x00\x10\x00UI" + len(uid).to_bytes(2, "little") + uid.encode()
+    meta = b"\x02\x00\x00\x00UL\x04\x00" + len(element).to_bytes(4, "little") + element
+    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    path.write_bytes(bytes(128) + b"DICM" + meta + packer.compress(whole) + packer.flush())
+    return path
+
+
+class TestDeflated:
+    def test_what_is_small_is_read(self, tmp_path):
+        plain = dicom_file(tmp_path / "a.dcm", RAMP)
+        meta = int.from_bytes(plain.read_bytes()[140:144], "little")
+        path = deflated(tmp_path / "b.dcm", plain.read_bytes()[144 + meta :])
+        assert (read(path) == read(plain)).all()
+
+    def test_what_would_be_large_is_refused_before_it_is(self, tmp_path):
+        path = deflated(tmp_path / "a.dcm", bytes(2**28 + 2**20))
+        assert path.stat().st_size < 2**20
+        with pytest.raises(InputError, match="a deflated DICOM file of more than 256 MB"):
+            read(path)
+
+    def test_a_head_that_lies_and_a_broken_stream_are_refused(self, tmp_path):
+        path = deflated(tmp_path / "a.dcm", bytes(100))
+        raw = path.read_bytes()
+        path.write_bytes(raw[:140] + (2).to_bytes(4, "little") + raw[144:])
+        with pytest.raises(InputError, match="with a broken head"):
+            read(path)
+        first = 144 + int.from_bytes(raw[140:144], "little")
+        path.write_bytes(raw[:first] + b"\xff" * 20)
+        with pytest.raises(InputError, match="broken"):
+            read(path)
+
+
+class TestEnhanced:
+    def test_rescaling_and_window_of_the_frame_are_taken(self, tmp_path):
+        def group(slope, centre, width):
+            made, rescale, window = Dataset(), Dataset(), Dataset()
+            rescale.RescaleSlope, rescale.RescaleIntercept, rescale.RescaleType = slope, 0, "US"
+            window.WindowCenter, window.WindowWidth = centre, width
+            made.PixelValueTransformationSequence, made.FrameVOILUTSequence = [rescale], [window]
+            return made
+
+        frames = np.stack([RAMP, RAMP, RAMP])
+        path = dicom_file(
+            tmp_path / "a.dcm", frames,
+            PerFrameFunctionalGroupsSequence=[group(1, 10, 20), group(2, 4000, 2000), group(1, 10, 20)],
+        )  # fmt: skip
+        expected = windowed(2.0 * RAMP, 4000, 2000, function="LINEAR")
+        assert read(path)[0] == pytest.approx(np.rint(expected * 65535), abs=1)
 
 
 class TestPicture:

@@ -20,7 +20,7 @@ from trueread.cohort.rows import column, read_rows
 from trueread.cohort.source import source
 from trueread.errors import InputError
 from trueread.imagefile.decode import Fit
-from trueread.imagefile.dicom import MISSING, is_dicom
+from trueread.imagefile.dicom import MISSING, NotADicomImage, is_dicom, refuse_bomb
 from trueread.progress import say, track
 
 ATTRIBUTES = {  # of the header, as columns of the cohort
@@ -60,7 +60,7 @@ def dicom(
     The patient is the header's PatientID, or the study where that is blank. Manufacturer, model, sex, age in years,
     view, institution and acquiring modality are attributes. Each image is shown through its own window (see
     `imagefile.dicom`) and has 16 bits. Of several frames the one in the middle is taken. Files without an image
-    (reports, plans) are passed over; broken ones are listed in `omitted`.
+    (reports, plans) are passed over; broken ones are listed in `omitted`, by name only with `identifiers`.
     Raises InputError without pydicom, for a folder without DICOM images, labels that fit none, repeated instances, and
     whatever `read_images` refuses.
     """
@@ -82,7 +82,8 @@ def dicom(
     read = read_images(
         files, size=size, channels=channels, fit=fit, white=65535, cache=place, what=f"reading {root.name}"
     )
-    omitted = read.omitted.assign(path=heads["path"].to_numpy()[read.omitted.index]).reset_index(drop=True)
+    names = heads["path"] if identifiers else heads["path"].map(lambda path: _hashed(path, salt, "f"))
+    omitted = read.omitted.assign(path=names.to_numpy()[read.omitted.index]).reset_index(drop=True)
     targets = heads["class"].map({c: i for i, c in enumerate(order)}).to_numpy(np.int64)[read.kept]
     refuse_empty_classes(root.name, targets, order)
     options = {
@@ -121,10 +122,11 @@ def _heads(root: Path) -> pd.DataFrame:
         with path.open("rb") as file:
             if not is_dicom(file, path.suffix):
                 continue
-        try:
-            head = dcmread(path, force=True, stop_before_pixels=True, specific_tags=["Rows", *NAMES, *ATTRIBUTES])
-        except (InvalidDicomError, OSError, ValueError, KeyError, AttributeError):
-            head = None  # decoding says why
+            try:
+                refuse_bomb(file)
+                head = dcmread(file, force=True, stop_before_pixels=True, specific_tags=["Rows", *NAMES, *ATTRIBUTES])
+            except (InvalidDicomError, NotADicomImage, OSError, ValueError, KeyError, AttributeError):
+                head = None  # decoding says why
         if head is not None and "Rows" not in head:
             without += 1
             continue

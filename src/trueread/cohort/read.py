@@ -17,7 +17,7 @@ from trueread.cohort.decoding import Decoded, channels_of, decode_to_memory
 from trueread.cohort.store import options_asked
 from trueread.errors import InputError
 from trueread.imagefile.decode import Fit, Job, Recipe, Unreadable, decode_image, pillow_ready
-from trueread.imagefile.dicom import DICOM_ENDINGS
+from trueread.imagefile.dicom import DICOM_ENDINGS, is_dicom
 from trueread.progress import say
 
 AnyPath = str | os.PathLike[str]
@@ -145,13 +145,24 @@ def without_too_bright(read: Decoded, white: np.ndarray, files: Sequence[Path]) 
     return (replace(read, omitted=omitted, **kept) if len(rows) else read), white[fits]
 
 
+def _is_image(path: Path) -> bool:
+    """By its ending, or by DICOM's mark, for such files often have none."""
+    if path.suffix.lower() in IMAGE_ENDINGS:
+        return True
+    try:
+        with path.open("rb") as file:
+            return is_dicom(file, path.suffix)
+    except OSError:
+        return False
+
+
 def list_images(paths: Sequence[str | Path]) -> list[Path]:
     """Files as given, and the images below folders, "scan 2" before "scan 10"; hidden ones are passed over."""
     files: list[Path] = []
     for given in map(Path, paths):
         if given.is_dir():
-            found = (p for p in given.rglob("*") if p.suffix.lower() in IMAGE_ENDINGS and p.is_file())
-            files += sorted((p for p in found if not p.name.startswith(".")), key=lambda p: natural_key(str(p)))
+            found = (p for p in given.rglob("*") if not p.name.startswith(".") and p.is_file() and _is_image(p))
+            files += sorted(found, key=lambda p: natural_key(str(p)))
         elif given.is_file():
             files.append(given)
         else:

@@ -6,6 +6,7 @@ interpretation). Pixels are decompressed by pydicom, with GDCM for what it canno
 
 from __future__ import annotations
 
+import zlib
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 DICOM_ENDINGS = (".dcm", ".dicom", ".dic")
 PREAMBLE, MAGIC = 128, b"DICM"
+DEFLATED = (b"1.2.840.10008.1.2.1.99", b"1.2.840.10008.1.2.4.95")  # the whole dataset is one compressed stream
+HEAD, MOST_INFLATED, PIECE = 2**16, 2**28, 2**20  # bytes
 MISSING = "DICOM files are read by pydicom; install it: pip install trueread[dicom]"
 
 
@@ -42,8 +45,9 @@ def dicom_image(file: BinaryIO, *, most_pixels: int) -> Image.Image:
     rows, columns = int(dataset.Rows), int(dataset.Columns)
     if rows * columns > most_pixels:
         raise NotADicomImage(f"{columns} x {rows} is more than {most_pixels // 10**6} million pixels")
-    frames = int(dataset.get("NumberOfFrames") or 1)
-    pixels = _frame(dataset, frames // 2)
+    index = int(dataset.get("NumberOfFrames") or 1) // 2
+    pixels = _frame(dataset, index)
+    _apply_groups(dataset, index)
     if pixels.ndim == 3:
         return Image.fromarray(_eight_bits(pixels, dataset))
     shown = shown_intensities(pixels, dataset)
@@ -99,7 +103,47 @@ def _dataset(file: BinaryIO) -> Dataset:
         from pydicom import dcmread
     except ImportError:
         raise NotADicomImage(MISSING) from None
+    refuse_bomb(file)
     return dcmread(file, force=True)
+
+
+def refuse_bomb(file: BinaryIO) -> None:
+    """Raise NotADicomImage where an opened file's dataset is deflated and would be very large, because pydicom inflates
+    it whole before anything is known of it. The file is left at its start.
+    """
+    file.seek(PREAMBLE + len(MAGIC))
+    head = file.read(HEAD)
+    if any(uid in head for uid in DEFLATED):
+        # the first element of the file meta group says how long the rest of it is
+        meta = 12 + int.from_bytes(head[8:12], "little") if head[:4] == b"\x02\x00\x00\x00" else 0
+        if not any(uid in head[:meta] for uid in DEFLATED):
+            raise NotADicomImage("a deflated DICOM file with a broken head")
+        file.seek(PREAMBLE + len(MAGIC) + meta)
+        _inflate(file)
+    file.seek(0)
+
+
+def _inflate(file: BinaryIO) -> None:
+    """Inflate what follows, a piece at a time, and keep none of it."""
+    stream, size, given = zlib.decompressobj(-zlib.MAX_WBITS), 0, file.read(PIECE)
+    while given and not stream.eof:
+        try:
+            size += len(stream.decompress(given, PIECE))
+        except zlib.error as error:
+            raise NotADicomImage("a deflated DICOM file that is broken") from error
+        if size > MOST_INFLATED:
+            raise NotADicomImage(f"a deflated DICOM file of more than {MOST_INFLATED >> 20} MB")
+        given = stream.unconsumed_tail or file.read(PIECE)
+
+
+def _apply_groups(dataset: Dataset, index: int) -> None:
+    """Of an enhanced file, which says so for each frame, bring the rescaling and the window of one to the top."""
+    shared, own = dataset.get("SharedFunctionalGroupsSequence"), dataset.get("PerFrameFunctionalGroupsSequence")
+    groups = [*(shared or [])[:1], *(own or [])[index : index + 1]]
+    for group in groups:
+        for name in ("PixelValueTransformationSequence", "FrameVOILUTSequence"):
+            for item in (group.get(name) or [])[:1]:
+                dataset.update({element.tag: element for element in item})
 
 
 def _frame(dataset: Dataset, index: int) -> NDArray:

@@ -14,7 +14,7 @@ from PIL import Image
 from trueread._version import __version__
 from trueread.errors import InputError
 from trueread.files import whole
-from trueread.imagefile.dicom import MISSING, is_dicom
+from trueread.imagefile.dicom import MISSING, NotADicomImage, is_dicom, refuse_bomb
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -65,7 +65,9 @@ class Captures:
             original.ReferencedSOPClassUID = head.get("SOPClassUID")
             original.ReferencedSOPInstanceUID = head.SOPInstanceUID
             made.SourceImageSequence = [original]
-        made.Modality, made.ConversionType, made.BurnedInAnnotation = "OT", "WSD", "NO"
+        made.Modality, made.ConversionType = "OT", "WSD"
+        if head.get("BurnedInAnnotation"):  # its pixels are in the picture; unknown where it does not say
+            made.BurnedInAnnotation = str(head.BurnedInAnnotation)
         made.ImageType = ["DERIVED", "SECONDARY"]
         made.Manufacturer = made.SecondaryCaptureDeviceManufacturer = "trueread"
         made.SoftwareVersions = __version__
@@ -97,5 +99,16 @@ def _head(source: Path) -> Dataset:
     with source.open("rb") as file:
         if not is_dicom(file, source.suffix):
             return Dataset()
-    wanted = [*OF_THE_STUDY, "SOPClassUID", "SOPInstanceUID", "SpecificCharacterSet", "PatientOrientation"]
+        try:
+            refuse_bomb(file)
+        except NotADicomImage:  # decoding said why
+            return Dataset()
+    wanted = [
+        *OF_THE_STUDY,
+        "SOPClassUID",
+        "SOPInstanceUID",
+        "SpecificCharacterSet",
+        "PatientOrientation",
+        "BurnedInAnnotation",
+    ]
     return dcmread(source, force=True, stop_before_pixels=True, specific_tags=wanted)
