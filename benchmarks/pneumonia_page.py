@@ -21,8 +21,8 @@ PUBLISHED = {  # accuracy, F1, AUROC, sensitivity, specificity of 906 images, on
     "resnet50": (0.965, 0.976, 0.9952, 0.9746, 0.9367),
 }
 TITLES = {
-    "insertion": "insertion", "deletion": "deletion", "random-weights": "likeness to random weights",
-    "under-noise": "likeness under noise",
+    "insertion-over-random": "insertion over a random order", "deletion-over-random": "deletion over a random order",
+    "random-weights": "likeness to random weights", "under-noise": "likeness under noise", "empty": "empty maps",
 }  # fmt: skip
 PLACES = ("pointing", "mass", "overlap", "box-precision", "hit")
 OVER = ("pointing-over-centre", "pointing-over-random", "mass-over-centre", "mass-over-random")
@@ -79,7 +79,7 @@ def _maps(rows: list[Json]) -> list[str]:
     for row in rows:
         cells = [Estimate.from_json(row["maps"][k]).text() if k in row["maps"] else "-" for k in MAPS]
         lines.append(line([row["backbone"], *cells, row["layer"].partition(" class, from ")[2].partition(",")[0]]))
-    return lines
+    return [*lines, "", *(f"- {row['backbone']}: {said}" for row in rows for said in row["warnings"])]
 
 
 def _variations(result: Json) -> list[str]:
@@ -102,19 +102,28 @@ def _places(rows: list[Json]) -> list[str]:
         head = [name, "AUROC", *PLACES]
         lines += ["", line(head), rule(len(head))]
         for row in found:
-            cells = [Estimate.from_json(row["measures"][k]).text() for k in PLACES]
+            cells = [_text(row, k) for k in PLACES]
             auroc = Estimate.from_json(row["auroc"]).text()
             lines.append(line([f"{row['backbone']}, {row['how']}", auroc, *cells]))
         head = [name, *(k.replace("-over-centre", ", over a blob in the middle").replace(
             "-over-random", ", over random weights") for k in OVER)]  # fmt: skip
         lines += ["", line(head), rule(len(head))]
         for row in found:
-            cells = [Estimate.from_json(row["measures"][k]).text() for k in OVER]
+            cells = [_text(row, k) for k in OVER]
             lines.append(line([f"{row['backbone']}, {row['how']}", *cells]))
         lines += ["", *(f"- {said}" for row in found for said in _claims(row))]
     return lines
 
 
+def _text(row: Json, key: str) -> str:
+    return Estimate.from_json(row["measures"][key]).text() if key in row["measures"] else "-"
+
+
 def _claims(row: Json) -> list[str]:
-    above = all(Estimate.from_json(row["measures"][k]).low > 0 for k in OVER)
-    return [f"{held(above)}: {row['backbone']}, {row['how']}: above both controls in pointing and mass."]
+    above = all(k in row["measures"] and Estimate.from_json(row["measures"][k]).low > 0 for k in OVER)
+    named = f"{row['backbone']}, {row['how']}"
+    warned = [note for note in row["notes"] if note.startswith("Warning")]
+    return [
+        f"{held(above)}: {named}: above both controls in pointing and mass.",
+        f"{held(not warned)}: {named}: fit to be shown.{''.join(f' {note}' for note in warned)}",
+    ]

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from tiny import tiny_cohort
@@ -24,13 +25,14 @@ from trueread.audit.boxes import (
     overlap,
 )
 from trueread.audit.finding import Better, Measure
-from trueread.audit.localisation import Localisation, _failed, against_masks
-from trueread.audit.map_controls import centred, faithfulness, randomised
+from trueread.audit.localisation import Localisation, _after_shuffled_labels, _failed, _unlearned, against_masks
+from trueread.audit.map_controls import centred, faithfulness, pointed_at, randomised
 from trueread.audit.subject import Subject
 from trueread.cohort.cohort import Cohort
 from trueread.model import Classifier
 from trueread.stats import Estimate
 from trueread.stats.bootstrap import point_values
+from trueread.training.batches import ImageStore
 from trueread.training.config import TrainConfig
 from trueread.training.loop import fit
 
@@ -99,6 +101,39 @@ class TestControls:
             if a.ndim > 1:
                 assert not torch.equal(a, b)
                 assert not torch.equal(b, d)
+
+    def test_positions_of_a_transformer_are_new_too(self):
+        cohort = tiny_cohort(n=40, side=32, channels=3)
+        classifier = Classifier.build("test_vit", cohort=cohort).eval()
+        for (name, a), b in zip(classifier.named_parameters(), randomised(classifier).parameters(), strict=True):
+            assert name.endswith(("bias", "weight")) or not torch.equal(a, b), name
+
+    @pytest.mark.parametrize("backbone", ["resnet18", "mobilenetv3_small_100"])
+    def test_a_network_with_random_weights_still_sees_the_image(self, backbone):
+        """Without its batch norms being measured the signal of a deep one comes to nothing."""
+        cohort = tiny_cohort(n=60, side=64)
+        classifier = Classifier.build(backbone, cohort=cohort, stem="standard").eval()
+        subject = Subject.of(classifier, cohort, resamples=20)
+        store = ImageStore(cohort, torch.device("cpu"))
+        seen = []
+        for seed in range(3):
+            with torch.no_grad():
+                features = _unlearned(classifier, subject, store, seed=seed)(store.batch(subject.rows)).features
+            seen.append(float(features.std(0).mean() / features.abs().mean()))
+        assert min(seen) > 0.01
+
+    def test_the_strongest_place_of_an_enlarged_map_is_its_cells_middle(self):
+        coarse = torch.zeros(4, 1, 3, 3)
+        for k, cell in enumerate([(0, 0), (0, 1), (1, 1), (2, 0)]):
+            coarse[k, 0][cell] = 1.0
+        maps = F.interpolate(coarse, size=(96, 96), mode="bilinear", align_corners=False)[:, 0].numpy()
+        found = [pointed_at(m) for m in maps]
+        for (row, column), (r, c) in zip(found, [(15.5, 15.5), (15.5, 47.5), (47.5, 47.5), (79.5, 15.5)], strict=True):
+            assert abs(row - r) <= 1
+            assert abs(column - c) <= 1
+        one = np.zeros((5, 6))
+        one[4, 0] = 1.0
+        assert pointed_at(one) == (4, 0)
 
     def test_a_right_map_deletes_sooner_and_inserts_later_than_a_wrong_one(self):
         cohort = blobs()
@@ -182,6 +217,9 @@ class TestAudit:
 
         fit = {"random_weights": 0.2, "under_noise": 0.9, "mass_over_centre": 0.3, "mass_over_random": 0.3}
         assert _failed(of(**fit)) == []
+        without = {k: v for k, v in fit.items() if k != "random_weights"}
+        assert "is not defined, because maps are empty" in _failed(of(**without))[0]
+        assert "60% of the maps are empty" in _failed(of(**fit, empty=0.6))[0]
         for key, value, said in (
             ("random_weights", 0.6, "hardly depend on what was learned"),
             ("under_noise", 0.4, "move under noise"),
@@ -210,19 +248,40 @@ class TestAudit:
         classifier = fit(cohort, config=TrainConfig(**config), quiet=True).classifier
         plain = asked(classifier, cohort)
         assert "shuffled-labels" not in plain.measures
-        finding = asked(classifier, cohort, shuffled=2)
-        assert -1 <= finding.measures["shuffled-labels"].estimate.value < 0.95
+        assert "shuffled-labels" not in asked(classifier, cohort, shuffled=1).measures  # it has not learned them
         with pytest.MonkeyPatch.context() as patched:  # as if labels did not matter
-            patched.setattr("trueread.audit.localisation._after_shuffled_labels", lambda network, *_, **__: network)
+            patched.setattr("trueread.audit.localisation._after_shuffled_labels", lambda made, *_, **__: (made, 0.9))
             finding = asked(classifier, cohort, shuffled=2)
         assert finding.measures["shuffled-labels"].estimate.value == pytest.approx(1)
         assert finding.verdict is Verdict.WARN
         assert any("after shuffled labels they are alike" in note for note in finding.notes)
 
     def test_shuffled_labels_need_training_images(self):
-        finding = asked(corner_reader(blobs()), blobs(), shuffled=1)
+        finding = asked(Classifier.build("compact", cohort=blobs()).eval(), blobs(), shuffled=1)
         assert finding.verdict is Verdict.NOT_MEASURED
         assert "no training images" in finding.reason
+
+    def test_shuffled_labels_that_were_learned(self):
+        """Of few images, by heart; a network from elsewhere is not made anew."""
+        cohort = blobs().with_split(["train", "val", "test"] * (N // 3))
+        classifier = Classifier.build("compact", cohort=cohort).eval()
+        subject = Subject.of(classifier, cohort, resamples=20)
+        _, learned = _after_shuffled_labels(classifier, subject, epochs=60, seed=0)
+        assert learned >= 0.8
+        finding = asked(corner_reader(cohort), cohort, shuffled=1)
+        assert "made elsewhere cannot be made anew" in finding.reason
+
+    def test_a_control_is_cut_where_it_overlaps_best(self):
+        """A blob in the middle that is the mask is as good as a map that is, whatever suits the map."""
+        cohort = blobs()
+        y, x = np.mgrid[:SIDE, :SIDE] - SIDE / 2 + 0.5
+        masks = np.where(cohort.labels[:, None, None] == 1, y**2 + x**2 < 60, False).astype(np.uint8)
+        images = np.where(masks[:, None] > 0, 200, 20).astype(np.uint8)
+        images[:, :, 12:20, 12:20] = np.where(masks[:, None, 12:20, 12:20] > 0, 250, 20)
+        cohort = replace(cohort, images=images, masks=masks)
+        finding = asked(corner_reader(cohort), cohort)
+        assert finding.measures["overlap-over-centre"].estimate.value < 0.2
+        assert finding.measures["overlap-over-centre"].estimate.value > -0.2
 
     def test_without_masks_there_is_still_deletion(self):
         cohort = replace(blobs(), masks=None)

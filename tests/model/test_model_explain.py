@@ -117,6 +117,17 @@ class TestMap:
 
 
 class TestLayer:
+    @pytest.mark.parametrize(
+        ("backbone", "layer", "channels"),
+        [("efficientnet_b0", "bn2", 1280), ("mobilenetv2_100", "bn2", 1280), ("mobilenetv3_large_100", "blocks.6", 960),
+         ("densenet121", "features.norm5", 1024), ("alexnet", "features.12", 256)],
+    )  # fmt: skip
+    def test_it_is_the_last_one_before_pooling(self, backbone, layer, channels):
+        classifier = Classifier.build(backbone, cohort=tiny_cohort(n=20, side=96), stem="standard").eval()
+        found = explain(classifier, torch.rand(2, 1, 96, 96), torch.tensor([0, 1]))
+        assert found.layer == layer
+        assert classifier.taps[layer][1] == channels
+
     def test_a_class_token_leaves_the_last_block_without_a_gradient_on_its_patches(self):
         vit = made("vit_tiny_patch16_224", channels=3)
         explained = grad_cam(vit, torch.rand(2, 3, 28, 28), torch.tensor([0, 1]))
@@ -191,6 +202,12 @@ class TestGradCamPlusPlus:
                 expected[b] += weight * activation[b, c]
         assert torch.allclose(grad_cam_plus_plus_map(activation, gradient), expected.relu(), rtol=1e-4, atol=1e-6)
         assert not grad_cam_plus_plus_map(activation, torch.zeros_like(gradient)).any()
+
+    @pytest.mark.parametrize("low", [-3.99, -4.01])
+    def test_negative_activations_do_not_make_a_share_infinite(self, low):
+        activation = torch.tensor([low, 0.0, 0.0, 1.0]).view(1, 1, 2, 2)
+        found = grad_cam_plus_plus_map(activation, torch.full((1, 1, 2, 2), 0.5))
+        assert found.flatten().tolist() == pytest.approx([0, 0, 0, 0.25 / (0.5 + 0.125) * 0.5])
 
     def test_it_is_asked_by_name(self):
         classifier, x, target = made(), torch.rand(2, 1, 28, 28), torch.tensor([0, 1])

@@ -27,7 +27,7 @@ from trueread.stats import (
     total_variation,
     weighted_mean,
 )
-from trueread.stats.bootstrap import Weights, point_values, ratio
+from trueread.stats.bootstrap import Weights, mean_of_known, point_values
 from trueread.training.batches import unit_intensities
 
 KINDS = ("local", "diffuse")  # a mark at a place, or a change of the whole image
@@ -125,12 +125,7 @@ def means(subject: Subject, values: NDArray, positions: NDArray[np.int64]) -> li
 def _average_of_known(statistics: Sequence[Statistic]) -> Statistic:
     """The mean of statistics of [R,M], of those that are not nan."""
 
-    def averaged(weights: Weights) -> NDArray[np.float64]:
-        values = np.stack([statistic(weights) for statistic in statistics])
-        known = ~np.isnan(values)
-        return ratio(np.where(known, values, 0.0).sum(axis=0), known.sum(axis=0))
-
-    return averaged
+    return lambda weights: mean_of_known(np.stack([statistic(weights) for statistic in statistics]))
 
 
 def worst_of(values: NDArray) -> Statistic:

@@ -16,7 +16,7 @@ from trueread.audit.boxes import average_precision_of_boxes, best_cut, boxes_of,
 from trueread.audit.changed import some_patients
 from trueread.audit.cue_strips import drawn_at_random
 from trueread.audit.cues import means
-from trueread.audit.map_controls import centred, faithfulness, randomised
+from trueread.audit.map_controls import centred, faithfulness, pointed_at, random_orders, randomised
 from trueread.audit.strip import Panel, Strip
 from trueread.audit.subject import Member
 from trueread.cohort.showing import label_names
@@ -28,14 +28,20 @@ from trueread.model.predictor import device_of
 from trueread.progress import track
 from trueread.shift.base import Draw
 from trueread.stats import on_rows, stack, weighted_mean
-from trueread.stats.bootstrap import row_mean
+from trueread.stats.bootstrap import mean_of_known, row_mean
 from trueread.training.batches import ImageStore, batch_slices
+from trueread.training.batchnorm import refresh_batch_norm
 from trueread.training.config import same_network
+from trueread.training.evaluate import predict_probabilities
 from trueread.training.loop import fit
+from trueread.training.steps import mix
 
 AT_ONCE = 32  # images
 NOISE = 0.02  # standard deviation of the noise that a map should bear, of intensities in [0,1]
 ALIKE, STEADY = 0.5, 0.5  # rank correlations: with random weights at most, under noise at least
+EMPTY = 0.5  # share of maps without evidence, at most
+DRAWS = 3  # networks with random weights
+LEARNED = 0.8  # share of shuffled training labels that a network must have learned to say anything
 PRECISIONS = (0.1, 0.2, 0.3, 0.4, 0.5)  # overlaps at which boxes count as found
 HIT = 0.5
 SHOWN = 6
@@ -48,7 +54,9 @@ PER_MAP = {  # what is measured of a map and a mask
 OTHERS = {
     "hit": ("Boxes that hit", Better.HIGHER, f"share of images with a box that overlaps with a true one by {HIT:g}"),
     "insertion": ("Insertion", Better.HIGHER, "mean probability while the strongest places come back first"),
+    "insertion-over-random": ("Insertion, more than a random order", Better.HIGHER, "difference, image by image"),
     "deletion": ("Deletion", Better.LOWER, "mean probability while the strongest places are blurred first"),
+    "deletion-over-random": ("Deletion, more than a random order", Better.LOWER, "difference, image by image"),
     "random-weights": (
         "Likeness to the map of random weights", Better.LOWER, "rank correlation over pixels; 0 is unlike",
     ),
@@ -56,21 +64,24 @@ OTHERS = {
         "Likeness to the map after shuffled labels", Better.LOWER, "rank correlation over pixels; 0 is unlike",
     ),
     "under-noise": ("Likeness under noise", Better.HIGHER, f"rank correlation after noise of {NOISE:g}"),
+    "empty": ("Images without evidence", Better.LOWER, "share of images whose map is zero everywhere"),
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Maps:
-    """Of one member. here, random: float [m,H,W], of the network and of the same one with random weights. values:
-    float [m,5], in the order of `OTHERS` without the first, nan where not asked for. layer: whose map. cut: chosen on
-    validation.
+    """Of one member. here: float [m,H,W]. random: float [DRAWS,m,H,W], of the same network with random weights. values:
+    float [m,V], in the order of `OTHERS` without the first, nan where not asked for or not defined. layer: whose map.
+    cuts: of the map, of the blob in the middle and of each draw of random weights, each chosen on validation.
+    learned: share of shuffled labels that were learned, nan where not asked for.
     """
 
     here: NDArray[np.float32]
     random: NDArray[np.float32]
     values: NDArray[np.float64]
     layer: str
-    cut: float
+    cuts: tuple[float, ...]
+    learned: float
 
 
 @audit(
@@ -91,12 +102,15 @@ class Localisation(Audit):
         images: Annotated[int, Field(ge=8)] = 300,
         cut: Annotated[float | None, Field(gt=0, lt=1)] = None,
         shuffled: Annotated[int, Field(ge=0, le=1000)] = 0,
+        layer: str = "auto",
     ) -> None:
         """how: the kind of map. images: at most so many test images, and as many of validation. cut: from which share
-        of its largest value on a map counts as strong, by default the one that overlaps best on validation. shuffled:
-        epochs for which the same network is trained on shuffled labels, whose map should be another; 0 is not at all.
+        of its largest value on a map counts as strong, by default the one that overlaps best on validation, for each
+        control its own. shuffled: epochs for which the same network is trained on shuffled labels, until it has learned
+        most of them by heart; its map should be another. 0 is not at all. layer: the tap that maps are read from, by
+        default the last that has one.
         """
-        self.how, self.images, self.cut, self.shuffled = how, images, cut, shuffled
+        self.how, self.images, self.cut, self.shuffled, self.layer = how, images, cut, shuffled, layer
 
     def run(self, subject: Subject) -> Finding:
         cohort = subject.cohort
@@ -122,25 +136,29 @@ class Localisation(Audit):
 
     def _of_member(self, subject: Subject, member: Member, positions: NDArray[np.int64]) -> Maps:
         classifier = require_gradients(member.predictor).eval()
-        other = randomised(classifier, seed=subject.seed)
         cohort, rows = subject.cohort, subject.rows[positions]
+        store = ImageStore(cohort, device_of(classifier))
+        others = [_unlearned(classifier, subject, store, seed=mix(subject.seed, member.seed, k)) for k in range(DRAWS)]
         here, layer = self._maps(classifier, subject, rows)
-        random, _ = self._maps(other, subject, rows)
+        random = np.stack([self._maps(other, subject, rows)[0] for other in others])
         noisy, _ = self._maps(classifier, subject, rows, noise=NOISE)
-        store, values = ImageStore(cohort, device_of(classifier)), []
+        orders, values = random_orders(len(rows), cohort.spatial, seed=mix(subject.seed, "orders")), []
         for part in batch_slices(len(rows), AT_ONCE, at_least=1):
             images, target = store.batch(rows[part]), torch.from_numpy(cohort.labels[rows[part]])
-            maps = torch.from_numpy(here[part]).to(images.device)
-            values.append(faithfulness(classifier, images, target.to(images.device), maps))
-        deletion, insertion = (np.concatenate(v) for v in zip(*values, strict=True))
-        shuffled = np.full_like(here, np.nan)
+            asked = (torch.from_numpy(m[part]).to(images.device) for m in (here, orders))
+            values.append([v for m in asked for v in faithfulness(classifier, images, target.to(images.device), m)])
+        deletion, insertion, del_random, ins_random = (np.concatenate(v) for v in zip(*values, strict=True))
+        shuffled, learned = np.full_like(here, np.nan), np.nan
         if self.shuffled:
-            unlearned = _after_shuffled_labels(classifier, subject, epochs=self.shuffled, seed=member.seed)
-            shuffled, _ = self._maps(unlearned, subject, rows)
-        alike = [rank_correlation(torch.from_numpy(here), torch.from_numpy(m)) for m in (random, shuffled, noisy)]
-        return Maps(
-            here, random, np.stack([insertion, deletion, *alike], axis=1), layer, self._cut(classifier, subject)
-        )
+            other, learned = _after_shuffled_labels(classifier, subject, epochs=self.shuffled, seed=member.seed)
+            if learned >= LEARNED:
+                shuffled, _ = self._maps(other, subject, rows)
+        empty = ~here.reshape(len(here), -1).any(axis=1)
+        ordered = [insertion, insertion - ins_random, deletion, deletion - del_random]
+        to_random = mean_of_known(np.stack([_alike(here, m) for m in random]))
+        alike = [to_random, _alike(here, shuffled), _alike(here, noisy)]
+        found = np.stack([*(np.where(empty, np.nan, v) for v in ordered), *alike, empty.astype(float)], axis=1)
+        return Maps(here, random, found, layer, self._cuts([classifier, *others], subject), learned)
 
     def _maps(
         self, classifier: Classifier, subject: Subject, rows: NDArray[np.int64], *, noise: float = 0.0
@@ -155,47 +173,79 @@ class Localisation(Audit):
                 drawn = Draw(ids, subject.seed, "localisation").normal("noise", tuple(images.shape[1:]), like=images)
                 images = (images + noise * drawn).clamp(0, 1)
             target = torch.from_numpy(cohort.labels[rows[part]]).to(images.device)
-            found = explain(classifier, images, target, how=self.how)
+            found = explain(classifier, images, target, how=self.how, layer=self.layer)
             maps.append(found.maps.float().cpu().numpy())
             layer = found.layer
         return np.concatenate(maps), layer
 
-    def _cut(self, classifier: Classifier, subject: Subject) -> float:
-        """The given one, or the best on validation; half where there are no masks."""
-        if self.cut is not None:
-            return self.cut
-        rows = subject.val_rows[_marked(subject, subject.val_rows)][: self.images]
-        if len(rows) == 0:
-            return 0.5
+    def _cuts(self, classifiers: list[Classifier], subject: Subject) -> tuple[float, ...]:
+        """Of the first's map, the blob in the middle, and the others' maps: the given one, or each one's best on
+        validation; half where there are no masks.
+        """
+        rows = subject.val_rows[_marked(subject, subject.val_rows)]
+        if self.cut is not None or len(rows) == 0:
+            return (0.5 if self.cut is None else self.cut,) * (len(classifiers) + 1)
+        rows = np.sort(np.random.default_rng(mix(subject.seed, "cut")).permutation(rows)[: self.images])
         masks = subject.cohort.masks
         assert masks is not None
-        return best_cut(list(self._maps(classifier, subject, rows)[0]), list(masks[rows] > 0))
+        inside = [np.asarray(mask > 0) for mask in masks[rows]]
+        maps: list[NDArray] = [self._maps(c, subject, rows)[0] for c in classifiers]
+        maps.insert(1, centred(maps[0]))
+        return tuple(best_cut(list(m), inside) for m in maps)
 
     def _words(
         self, subject: Subject, made: list[Maps], positions: NDArray[np.int64], marked: NDArray[np.bool_]
     ) -> list[str]:
         layers = sorted({m.layer or "the image" for m in made})
-        cuts = ", ".join(f"{m.cut:g}" for m in made)
+        cuts = ", ".join(f"{m.cuts[0]:g}" for m in made)
         said = [
             f"{len(positions)} of {len(subject.rows)} test images, whole patients drawn within classes; {self.how} of "
             f"each image's own class, from {', '.join(layers)}, in units of the logit."
         ]
+        if self.shuffled:
+            shares = ", ".join(f"{m.learned:.0%}" for m in made)
+            said.append(
+                f"After {self.shuffled} epochs {shares} of the shuffled labels were learned; maps are compared from "
+                f"{LEARNED:.0%} on."
+            )
         if not marked.any():
             return [
                 *said,
                 "There are no masks: nothing can be said of the right place, only of deletion and insertion.",
             ]
-        given = "given" if self.cut is not None else "chosen on validation, one for each seed"
+        given = "given" if self.cut is not None else "chosen on validation, one for each seed and control"
+        empty = float(np.mean([~m.random.reshape(DRAWS, len(positions), -1).any(axis=2) for m in made]))
+        left = f" {empty:.0%} of these maps are empty and do not count." if empty else ""
         return [
             *said,
             f"{marked.sum()} of them have a mask. Strong is what reaches {cuts} of a map's largest value ({given}).",
-            "Controls: a blob in the middle, as large as the map, and maps of the same network with random weights.",
+            "Controls: a blob in the middle, as large as the map, and maps of the same network with random weights, "
+            f"drawn {DRAWS} times.{left}",
         ]
 
 
-def _after_shuffled_labels(classifier: Classifier, subject: Subject, *, epochs: int, seed: int) -> Classifier:
-    """The same network, trained on labels that belong to other images. Source: Adebayo et al. 2018, section 4."""
+def _unlearned(classifier: Classifier, subject: Subject, store: ImageStore, *, seed: int) -> Classifier:
+    """The same network with random weights, and batch norms that let them through: those of a fresh network, which
+    has seen no image, bring a deep one's signal to nothing, and its map with it.
+    """
+    other, train = randomised(classifier, seed=seed), subject.cohort.rows("train")
+    refresh_batch_norm(other, store, train if len(train) else subject.rows, seed=seed, precision="fp32")
+    return other.eval()
+
+
+def _alike(a: NDArray, b: NDArray) -> NDArray[np.float64]:
+    return rank_correlation(torch.from_numpy(a), torch.from_numpy(b))
+
+
+def _after_shuffled_labels(
+    classifier: Classifier, subject: Subject, *, epochs: int, seed: int
+) -> tuple[Classifier, float]:
+    """The same network, trained on labels that belong to other images, and the share of them it has learned. Source:
+    Adebayo et al. 2018, section 4.
+    """
     cohort = subject.cohort
+    if classifier.card.backbone.startswith("foreign:"):
+        raise NotMeasured("a network that was made elsewhere cannot be made anew; leave `shuffled` out.")
     train = cohort.rows("train")
     if not len(train):
         raise NotMeasured("there are no training images whose labels could be shuffled; leave `shuffled` out.")
@@ -203,7 +253,9 @@ def _after_shuffled_labels(classifier: Classifier, subject: Subject, *, epochs: 
     labels[train] = np.random.default_rng(seed).permutation(labels[train])
     config = same_network(classifier.card, epochs=epochs, batch_size=max(2, min(64, len(train) // 8)), select="last")
     what = f"{subject.name}, shuffled labels"
-    return fit(replace(cohort, labels=labels), config=config, seed=seed, quiet=True, what=what).classifier
+    other = fit(replace(cohort, labels=labels), config=config, seed=seed, quiet=True, what=what).classifier
+    decided = predict_probabilities(other, cohort.subset(train)).argmax(axis=1)
+    return other, float((decided == labels[train]).mean())
 
 
 def _marked(subject: Subject, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -219,7 +271,7 @@ def against_masks(maps: NDArray, masks: NDArray, *, cut: float) -> NDArray[np.fl
     flat, inside = maps.reshape(len(maps), -1).astype(np.float64), masks.reshape(len(masks), -1)
     total = flat.sum(axis=1)
     there = total > 0
-    pointing = there & inside[np.arange(len(flat)), flat.argmax(axis=1)]
+    pointing = there & np.array([k[pointed_at(m)] for m, k in zip(maps, masks, strict=True)], bool)
     mass = np.divide((flat * inside).sum(axis=1), total, out=np.zeros(len(flat)), where=there)
     overlaps = [mask_overlap(m, k, cut=cut) for m, k in zip(maps, masks, strict=True)]
     return np.stack([pointing.astype(np.float64), mass, np.array(overlaps)], axis=1)
@@ -230,12 +282,16 @@ def _scored(subject: Subject, made: list[Maps], rows: NDArray[np.int64], marked:
     masks = subject.cohort.masks
     assert masks is not None
     inside = masks[rows[marked]] > 0
-    return np.stack([
-        np.stack([
-            against_masks(maps[marked], inside, cut=m.cut) for maps in (m.here, centred(m.here), m.random)
-        ], axis=1)
-        for m in made
-    ])  # fmt: skip
+    scored = []
+    for m in made:
+        here, middle, *random = (
+            against_masks(maps[marked], inside, cut=cut)
+            for maps, cut in zip((m.here, centred(m.here), *m.random), m.cuts, strict=True)
+        )
+        there = m.random[:, marked].reshape(DRAWS, len(inside), -1).max(axis=2) > 0
+        learned_nothing = mean_of_known(np.where(there[..., None], np.stack(random), np.nan))
+        scored.append(np.stack([here, middle, learned_nothing], axis=1))
+    return np.stack(scored)
 
 
 def _measures(
@@ -249,6 +305,8 @@ def _measures(
             found[key] = _measure(subject, scored[:, :, 0, i], at, title, Better.HIGHER, definition)
             for j, control in enumerate((CENTRE, RANDOM), 1):
                 apart = scored[:, :, 0, i] - scored[:, :, j, i]
+                if np.isnan(apart).all():
+                    continue
                 name = f"{key}-over-{'centre' if j == 1 else 'random'}"
                 said = f"{title}, more than {control}"
                 found[name] = _measure(subject, apart, at, said, Better.HIGHER, "difference, image by image")
@@ -278,7 +336,7 @@ def _of_boxes(
     true = [boxes_of_mask(masks[row] > 0) for row in rows[marked]]
     statistics, hits = [], []
     for m in made:
-        boxes = [boxes_of(one, cut=m.cut) for one in m.here[marked]]
+        boxes = [boxes_of(one, cut=m.cuts[0]) for one in m.here[marked]]
         each = stack([average_precision_of_boxes(boxes, true, at=overlap) for overlap in PRECISIONS])
         statistics.append(on_rows(lambda w, each=each: row_mean(each(w)), at))  # type: ignore[misc]
         hits.append([float(any(matched(b, t, at=HIT))) for b, t in zip(boxes, true, strict=True)])
@@ -295,6 +353,14 @@ def _of_boxes(
 def _failed(measures: dict[str, Measure]) -> list[str]:
     """What a reader has to know before any map is looked at."""
     said = []
+    empty = measures["empty"].estimate.value if "empty" in measures else 0.0
+    if empty > EMPTY:
+        said.append(f"Warning: {empty:.0%} of the maps are empty; what is said below is of the others.")
+    for key in ("random-weights", "under-noise"):
+        if key not in measures:
+            said.append(
+                f"Warning: '{OTHERS[key][0]}' is not defined, because maps are empty. Do not show any as reasons."
+            )
     for key, what in (("random-weights", "with random weights"), ("shuffled-labels", "after shuffled labels")):
         alike = measures[key].estimate.value if key in measures else 0.0
         if alike > ALIKE:

@@ -7,7 +7,9 @@ import math
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor
 
 from trueread.model.classifier import Classifier
@@ -32,16 +34,46 @@ def centred(maps: NDArray) -> NDArray[np.float64]:
     return np.exp(-(y[:, None] ** 2 + x[None] ** 2)[None] / (2 * sigma**2)[:, None, None])
 
 
+def random_orders(n: int, size: tuple[int, ...], *, seed: int) -> NDArray[np.float32]:
+    """float32 [n,H,W]: maps that know nothing, as smooth as a coarse one: random numbers at 7x7 places, enlarged."""
+    coarse = np.random.default_rng(seed).random((n, 1, 7, 7), dtype=np.float32)
+    return F.interpolate(torch.from_numpy(coarse), size=size, mode="bilinear", align_corners=False)[:, 0].numpy()
+
+
+def pointed_at(evidence: NDArray) -> tuple[int, int]:
+    """Row and column of the strongest place of float [H,W], in the middle of where it is level.
+
+    A coarse map that was enlarged is level from the middle of an outer cell to the image's edge; there it is the inner
+    end, which is that middle.
+    """
+    strongest = evidence >= evidence.max() * (1 - 1e-6)
+    named = ndimage.label(strongest, structure=np.ones((3, 3)))[0]
+    places = np.nonzero(named == named[np.unravel_index(evidence.argmax(), evidence.shape)])
+    found = []
+    for at, length in zip(places, evidence.shape, strict=True):
+        first, last = int(at.min()), int(at.max())
+        if (first == 0) == (last == length - 1):
+            found.append(round(float(at.mean())))
+        else:
+            found.append(last if first == 0 else first)
+    return found[0], found[1]
+
+
 def randomised(classifier: Classifier, *, seed: int = 0) -> Classifier:
-    """The same network with new random weights in every layer. Source: Adebayo et al. 2018, NeurIPS, section 3."""
+    """The same network with new random weights in every layer; parameters that no layer knows how to draw, such as
+    positions, have their entries shuffled. Source: Adebayo et al. 2018, NeurIPS, section 3.
+    """
     other = copy.deepcopy(classifier)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         cpu = other.to("cpu")
         for module in cpu.modules():
             reset = getattr(module, "reset_parameters", None)
             if callable(reset):
                 reset()
+                continue
+            for values in module.parameters(recurse=False):
+                values.copy_(values.flatten()[torch.randperm(values.numel())].view_as(values))
     return other.to(classifier.mean.device).eval()
 
 

@@ -159,6 +159,9 @@ def _from_timm(
         stem = "small" if replaced else "standard"
     info = module.feature_info if isinstance(module.feature_info, list) else module.feature_info.info
     taps = {str(d["module"]): (str(d["module"]), int(d["num_chs"])) for d in info}
+    if type(module).__name__ == "EfficientNet":  # what it lists last is before its last convolution, and linear
+        taps.popitem()
+        taps["bn2"] = ("bn2", int(module.num_features))
     if len(taps) > 6:  # a transformer lists every block; every third, and always the last two, tell the same story
         keys = list(taps)
         taps = {k: taps[k] for i, k in enumerate(keys) if i % 3 == 2 or i >= len(keys) - 2}

@@ -70,9 +70,10 @@ def grad_cam_plus_plus_map(activation: Tensor, gradient: Tensor) -> Tensor:
     """As `grad_cam_map`, but each place's gradient counts by how much of the class it explains, and only if positive.
 
     With gradient g, g^2 / (2 g^2 + g^3 sum A) is a place's share (the closed form for the exponential of the logit).
-    The weights are means over places too, so that both kinds of map have one unit.
+    The weights are means over places too, so that both kinds of map have one unit. The sum is over positive
+    activations, as those of the source are: of others (tokens, linear layers) the share would pass through infinity.
     """
-    total = activation.flatten(2).sum(2)[(..., *[None] * (activation.ndim - 2))]
+    total = F.relu(activation).flatten(2).sum(2)[(..., *[None] * (activation.ndim - 2))]
     below = 2 * gradient**2 + gradient**3 * total
     share = torch.where(below != 0, gradient**2 / torch.where(below != 0, below, 1.0), 0.0)
     weight = (share * F.relu(gradient)).flatten(2).mean(2)

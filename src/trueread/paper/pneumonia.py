@@ -14,6 +14,7 @@ from trueread.audit.localisation import Localisation
 from trueread.audit.performance import measure
 from trueread.audit.subject import Subject
 from trueread.cohort.cohort import Cohort
+from trueread.errors import InputError
 from trueread.model.classifier import Classifier
 from trueread.model.limits import abstentions, distances, margins
 from trueread.paper.base import Paper, Rows, paper
@@ -85,8 +86,9 @@ class PneumoniaPaper(Paper):
             located=("resnet18", "mobilenetv3_large_100"), located_train={"epochs": 12},
         ),
         "gpu": Scale(
-            "kermany", "ham10000", BACKBONES, 224, 1_000_000, 3, train={"learning_rate": 3e-4, "epochs": 30},
-            varied="resnet18", located=("resnet18", "vit_base_patch16_224"), located_train={"epochs": 30},
+            "kermany", "ham10000", BACKBONES, 224, 1_000_000, 3,
+            train={"learning_rate": 3e-4, "epochs": 30, "patience": None}, varied="resnet18",
+            located=("resnet18", "vit_base_patch16_224"), located_train={"epochs": 30},
         ),
     }  # fmt: skip
 
@@ -101,7 +103,9 @@ class PneumoniaPaper(Paper):
         wanted = self.scales[scale]
         if part == LOCALISATION:
             return {"places": located(wanted, folder / part, data)}
-        cohort = paper_cohort(wanted.cohort, size=wanted.size, train_images=wanted.train_images, data=data, split=SPLIT)
+        pooled: dict[str, Any] = {} if wanted.cohort == "phantom" else {"use_split": False}
+        size, images = wanted.size, wanted.train_images
+        cohort = paper_cohort(wanted.cohort, size=size, train_images=images, data=data, split=SPLIT, **pooled)
         rows: Rows = {"rows": [], "split": [_split(cohort)], "variations": []}
         changes = {"weights": wanted.weights, **wanted.train}
         bench = _bench(wanted, folder / part, recipe_of(part, **changes), seeds=wanted.seeds)
@@ -134,7 +138,9 @@ def _bench(wanted: Scale, folder: Path, train: dict[str, Any], *, seeds: int) ->
 def _split(cohort: Cohort) -> dict[str, Any]:
     """How many images of each class and how many patients each split has, and that no patient is in two."""
     table = cohort.table.assign(label=cohort.labels)
-    assert table.groupby("patient")["split"].nunique().max() == 1, "a patient is in two splits"
+    in_two = int((table.groupby("patient")["split"].nunique() > 1).sum())
+    if in_two:
+        raise InputError(f"each patient of {cohort.name} has to be in one split; found {in_two} in two; split anew.")
     return {
         str(split): {"images": np.bincount(rows["label"]).tolist(), "patients": rows["patient"].nunique()}
         for split, rows in table.groupby("split", sort=False)
@@ -158,11 +164,17 @@ def _row(backbone: str, bench: Bench, arm: Arm, cohort: Cohort, wanted: Scale) -
         "abstained": _abstained(subject),
         "maps": {k: maps.measures[k].estimate.to_json() for k in MAPS if k in maps.measures},
         "layer": maps.notes[0],
+        "warnings": warnings_of(maps),
         "seconds": bench.seconds(arm),
     }
 
 
-MAPS = ("insertion", "deletion", "random-weights", "under-noise")
+MAPS = ("insertion-over-random", "deletion-over-random", "random-weights", "under-noise", "empty")
+
+
+def warnings_of(finding: Finding) -> list[str]:
+    """What a reader has to know before any of its maps is looked at."""
+    return [note for note in finding.notes if note.startswith("Warning")]
 
 
 def _abstained(subject: Subject) -> dict[str, float]:
@@ -200,8 +212,9 @@ def located(wanted: Scale, folder: Path, data: Path | None) -> list[dict[str, An
         auroc = measure(subject, "auroc").estimate.to_json()
         for how in ("grad-cam", "grad-cam++"):
             found = Localisation(images=wanted.images, how=how).run(subject)
+            unfit = "-unfit" if warnings_of(found) else ""  # a picture has no words to warn with, but a name
             for strip in found.strips:
-                write_strip(strip, folder / f"places-{slug(backbone)}-{slug(how)}.png")
+                write_strip(strip, folder / f"places-{slug(backbone)}-{slug(how)}{unfit}.png")
             rows.append({
                 "cohort": wanted.masked, "backbone": backbone, "how": how, "auroc": auroc,
                 "measures": {k: m.estimate.to_json() for k, m in found.measures.items()}, "notes": found.notes,

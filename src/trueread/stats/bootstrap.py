@@ -170,6 +170,12 @@ def row_mean(values: Values) -> Values:
     return values.mean(axis=1) if values.shape[1] else undefined(values)
 
 
+def mean_of_known(values: NDArray) -> Values:
+    """The mean over the first axis of float [S,...] of what is not nan; nan where nothing is known."""
+    known = ~np.isnan(values)
+    return ratio(np.where(known, values, 0.0).sum(axis=0), known.sum(axis=0))
+
+
 def ratio(numerator: NDArray, denominator: NDArray) -> Values:
     """numerator / denominator, nan (and no warning) where the denominator is 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
