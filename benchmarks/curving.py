@@ -19,14 +19,17 @@ AIM = Aim("ratio", "at most", 1.15)
 def measure(sheet: Sheet, options: Options) -> None:
     """Ratios of the seconds of the epochs alone, views and all."""
     torch.set_num_threads(1)
-    n, batch = (200, 64) if options.smoke else (1100, 256)
-    cohort = load_cohort("phantom", n_images=n, size=28 if options.smoke else 32)
+    n, batch = (128, 64) if options.smoke else (1024, 256)  # all batches are whole
+    cohort = load_cohort("phantom", n_images=n + 60, size=28 if options.smoke else 32)
+    cohort = cohort.with_split(["train"] * n + ["val"] * 60)
     recipe = recipe_for("auto", cohort.modality, of="views")[1]
     arms = {
         "barlow-twins": ("barlow-twins", {}),
         "curvssl, corr": ("curvssl", {}),
         "curvssl, multi": ("curvssl", {"form": "multi"}),
-        "curvssl, corr, rbf": ("curvssl", {"kernel": "rbf"}),
+        **{
+            f"curvssl, corr, {kernel}": ("curvssl", {"kernel": kernel}) for kernel in ("rbf", "laplacian", "polynomial")
+        },
     }
     hooks = {}
     for name, (method, given) in arms.items():

@@ -20,6 +20,7 @@ from trueread.errors import InputError
 from trueread.model.weights import read_weights
 from trueread.paper import base, cohorts, curvssl, danil, nonrobust, pneumonia, specialist, step_e
 from trueread.paper.base import Paper
+from trueread.paper.bench import Arm, Bench
 from trueread.paper.side_by_side import side_by_side
 from trueread.paper.specialist import CUES, Scale, SpecialistPaper, cohort_of
 from trueread.paper.specialist_arms import CEILING, CHOSEN, ERM, OURS, TEACHER, gap_closed
@@ -346,30 +347,43 @@ class TestPneumonia:
         assert pneumonia.recipe_of("efficientnet_b0")["head"] == "linear"
 
 
+def test_trainings_with_other_settings_do_not_pass_for_these(tmp_path):
+    cohort = tiny_cohort(n=60)
+    settings = {"epochs": 1, "batch_size": 16, "threads": 1}
+    Bench(tmp_path, train=settings, seeds=1, resamples=100).subject(Arm("erm", "erm"), cohort)
+    Bench(tmp_path, train=settings, seeds=2, resamples=100).subject(Arm("erm", "erm"), cohort)
+    with pytest.raises(InputError, match="holds trainings with other settings of epochs"):
+        Bench(tmp_path, train=settings | {"epochs": 2}, seeds=1, resamples=100).subject(Arm("erm", "erm"), cohort)
+
+
 class TestCurvssl:
     @pytest.fixture
     def tiny(self, monkeypatch):
         scale = replace(
             curvssl.CurvsslPaper.scales["smoke"], varied="phantom", resamples=100,
-            pretraining={"phantom": {"epochs": 1, "batch_size": 16, "width": 16}},
+            pretraining={"phantom": {"epochs": 1, "batch_size": 16, "width": 16}}, tuned=("curvssl, corr",),
         )  # fmt: skip
         monkeypatch.setattr(curvssl.CurvsslPaper, "scales", {"smoke": scale})
         monkeypatch.setattr(curvssl, "VARIATIONS", {"5 neighbours": {"k": 5}})
         monkeypatch.setitem(cohorts.COHORTS, "phantom", {"source": "phantom", "n_images": 140})
 
-    def test_frozen_tuned_and_compared_and_nothing_learned_twice(self, tmp_path, tiny, monkeypatch):
+    def test_frozen_tuned_and_compared_and_nothing_learned_twice(self, tmp_path, tiny, monkeypatch, page):
         result = json.loads(run_paper("curvssl", out=tmp_path, jobs=1).read_text())
         arms = [curvssl.BARLOW, "curvssl, corr"]
-        assert [r["arm"] for r in result["rows"]] == arms
+        assert [r["arm"] for r in result["rows"]] == [curvssl.SCRATCH, *arms]
         assert [(r["arm"], r["share"]) for r in result["tuned"]] == [
-            (a, s) for a in (curvssl.SCRATCH, *arms) for s in (0.1, 1.0)
+            (a, s) for a in (curvssl.SCRATCH, "curvssl, corr") for s in (0.1, 1.0)
         ]
+        assert page("curvssl", result).count("with 10% of the labels curvssl, corr is above no pretraining") == 1
         compared = {(d["baseline"], d["method"], d["share"], d["measure"]) for d in result["differences"]}
         assert (curvssl.BARLOW, "curvssl, corr", None, "linear") in compared
         assert (curvssl.SCRATCH, "curvssl, corr", 0.1, "balanced-accuracy") in compared
         assert [r["what"] for r in result["variations"]] == ["5 neighbours"]
-        folder = tmp_path / "phantom" / "encoders" / "barlow-twins" / "seed-0"
+        [folder] = (tmp_path / "phantom" / "encoders").glob("barlow-twins-*/seed-0")
         assert not any(key.startswith("head") for key in read_weights(folder / "encoder.safetensors"))
         for place in ("trueread.runner.fit", "trueread.paper.curvssl.fit"):
             monkeypatch.setattr(place, lambda *_, **__: pytest.fail("trained again"))
         assert json.loads(run_paper("curvssl", out=tmp_path, jobs=1).read_text())["rows"] == result["rows"]
+        other = replace(curvssl.CurvsslPaper.scales["smoke"], pretraining={"phantom": {"epochs": 2, "batch_size": 16}})
+        task = curvssl.Task("phantom", curvssl.cohort_of("phantom", other, None), other, tmp_path / "phantom")
+        assert task._folder(curvssl.BARLOW, 0) != folder  # another encoder, which is not there

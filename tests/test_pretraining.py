@@ -101,3 +101,8 @@ def test_a_handful_of_images_is_not_enough(tmp_path):
         Image.fromarray(np.zeros((16, 16), np.uint8)).save(tmp_path / f"{i}.png")
     with pytest.raises(InputError, match="3 images to learn from; give 16 or more"):
         pretraining.pretrain([tmp_path], out=tmp_path / "out")
+
+
+def test_what_the_method_decides_is_not_asked_of_the_loop(archive, tmp_path):
+    with pytest.raises(InputError, match="curvssl decides batch_size and epochs of the loop"):
+        pretraining.pretrain([archive], out=tmp_path / "x", options=OPTIONS, epochs=7, batch_size=4)

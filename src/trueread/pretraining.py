@@ -25,6 +25,7 @@ from trueread.record import environment
 from trueread.training.checkpoint import drop_checkpoint
 from trueread.training.config import TrainConfig
 from trueread.training.loop import fit
+from trueread.training.processes import processes
 
 RECORD = "pretraining.json"
 FEWEST = 16
@@ -47,7 +48,8 @@ def pretrain(
 ) -> Path:  # fmt: skip
     """Train an encoder on images without looking at labels; returns the weights file, for `weights=` of later runs.
 
-    images: files, or folders that are searched for them, or a Cohort, whose training split is used where there is one.
+    images: files, or folders that are searched for them, or a Cohort, whose training split is used, or all of it where
+    it is not split.
     method: curvssl, barlow-twins or vicreg, with `options`. source: size, channels, fit and modality of the images.
     settings: of the loop (`backbone="resnet18"`, ...), but for those that the method decides. Interrupted, it goes on
     when it is asked again. Raises InputError for another method, and for fewer than 16 images.
@@ -58,21 +60,28 @@ def pretrain(
             e.name for e in METHODS.entries() if isinstance(e.factory, type) and issubclass(e.factory, Pretraining)
         ]
         raise InputError(f"'{method}' does not learn without labels; take one of {', '.join(sorted(known))}.")
+    decided = sorted(set(settings) & set(made.settings(FEWEST)))
+    if decided:
+        raise InputError(f"{method} decides {' and '.join(decided)} of the loop; give its own option (-x), or none.")
     config = validate(TrainConfig, settings, where="--train")
     cohort = images if isinstance(images, Cohort) else read_unlabelled(images, **(source or {}))
+    if not cohort.is_split:
+        cohort = cohort.with_split(["train"] * len(cohort))
     out = Path(out)
     with writing(out, option="-o"):
         out.mkdir(parents=True, exist_ok=True)
     encoder = made.learn(cohort, config, fit=fit, seed=seed, folder=out)
-    with writing(out, option="-o"):
-        path = out / WEIGHTS_FILE
-        save_weights(encoder.network.get_submodule("backbone"), path)
-        write_json(out / RECORD, {
-            "method": method, "options": dict(made.options), "seed": seed, "backbone": config.backbone,
-            "stem": encoder.card.stem, "size": list(cohort.spatial), "channels": cohort.channels,
-            "images": len(cohort.rows("train")), **made.told, "environment": environment(),
-        })  # fmt: skip
-    drop_checkpoint(out / "checkpoints")
+    path = out / WEIGHTS_FILE
+    if processes().leads:
+        with writing(out, option="-o"):
+            save_weights(encoder.network.get_submodule("backbone"), path)
+            write_json(out / RECORD, {
+                "method": method, "options": dict(made.options), "seed": seed, "backbone": config.backbone,
+                "stem": encoder.card.stem, "size": list(cohort.spatial), "channels": cohort.channels,
+                "images": len(cohort.rows("train")), **made.told, "environment": environment(),
+            })  # fmt: skip
+        drop_checkpoint(out / "checkpoints")
+    processes().wait()
     say(f"{path}: first weights for {config.backbone}; give weights={path} to a later run.")
     return path
 
@@ -85,10 +94,10 @@ def read_unlabelled(images: Sequence[str | Path], **options: Any) -> Cohort:
     files = list_images(images)
     read = read_images(files, size=wanted.size, channels=wanted.channels, fit=wanted.fit, what="reading images")
     n = len(read.images)
-    if n < FEWEST:
-        raise InputError(f"there are {n} images to learn from; give {FEWEST} or more.")
     if len(read.omitted):
         say(f"unreadable and left out: {len(read.omitted)} of {len(files)} files.")
+    if n < FEWEST:
+        raise InputError(f"there are {n} images to learn from; give {FEWEST} or more.")
     names = [str(files[i]) for i in read.kept]
     return Cohort(
         name="images without labels",

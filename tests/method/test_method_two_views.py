@@ -17,9 +17,9 @@ from trueread.method import build_method
 from trueread.method.barlow_twins import barlow_twins_loss
 from trueread.method.curvature import SCALES, curvature, curvature_loss, curvatures, edges, nearest, standardised
 from trueread.method.curvssl import CurvatureObjective
-from trueread.method.two_views import TwoViews
+from trueread.method.two_views import TwoViews, even_batch
 from trueread.method.vicreg import vicreg_terms
-from trueread.training.augment import Recipe, augment_batch, recipe_for, recipes
+from trueread.training.augment import Recipe, augment_batch, recipes
 from trueread.training.loop import fit
 
 pytestmark = pytest.mark.usefixtures("quiet_and_on_one_thread")
@@ -105,6 +105,22 @@ class TestCurvature:
         each = [curvature(z, near[:, :k], kernel=kernel) for k in (2, 5, 9)]
         assert torch.allclose(curvatures(z, near, (2, 5, 9), kernel=kernel), torch.stack(each, dim=1))
 
+    @pytest.mark.parametrize("kernel", ["none", "linear"])
+    def test_an_edge_to_a_duplicate_has_no_direction_and_adds_nothing(self, kernel):
+        z = points(10, 4)
+        z[1] = z[2] = z[0]
+        near = nearest(z, 5)
+        units = F.normalize(edges(z, near)[0], dim=1)
+        expected = sum(float(units[a] @ units[b]) for a, b in combinations(range(5), 2))
+        assert curvature(z, near, kernel=kernel)[0].item() == pytest.approx(expected, abs=1e-6)
+        assert curvatures(z, near, (3, 5), kernel=kernel)[0, 1].item() == pytest.approx(expected, abs=1e-6)
+
+    def test_neighbours_far_from_the_origin_are_still_the_nearest(self):
+        z = 1e-3 * points(64, 8)
+        far = (z + 5).float()
+        expected = nearest(far.double(), 10)
+        assert (nearest(far, 10) == expected).float().mean() > 0.99
+
     def test_a_corner_is_more_curved_than_the_middle_of_a_line(self):
         line = torch.arange(9, dtype=torch.float64)[:, None] * torch.tensor([[1.0, 2.0]], dtype=torch.float64)
         scores = curvature(line, nearest(line, 2))
@@ -153,13 +169,38 @@ class TestForms:
         assert curvature_loss(*given, form="corr", redundancy=0.005).item() == pytest.approx(expected, rel=1e-4)
 
     def test_equal_scores_are_what_corr_and_multi_want_and_outer_does_not(self):
-        """The published matrix drives scores to plus or minus one, whether views agree or not."""
         c = points(64, 3)
         assert curvature_loss(c[:, 0], c[:, 0], form="corr", redundancy=0.0).item() == pytest.approx(0, abs=1e-6)
         assert curvature_loss(c, c, form="multi", redundancy=0.0).item() == pytest.approx(0, abs=1e-6)
         assert curvature_loss(c[:, 0], c[:, 0], form="outer", redundancy=0.0).item() > 0.5
         sign = torch.tensor([1.0, -1.0], dtype=torch.float64).repeat(32)
-        assert curvature_loss(sign, sign, form="outer", redundancy=0.0).item() == pytest.approx(0, abs=1e-6)
+        assert curvature_loss(sign, sign, form="outer", redundancy=0.0).item() == pytest.approx(0, abs=1e-4)
+
+    def test_what_outer_wants_instead(self):
+        """Plus or minus one and the same; of normal scores half of the agreement."""
+
+        def of(a, b):
+            return curvature_loss(a, b, form="outer", redundancy=0.0).item()
+
+        sign = torch.tensor([1.0, -1.0], dtype=torch.float64).repeat(500)
+        assert of(sign, -sign) == pytest.approx(4, abs=1e-3)
+        assert of(sign, sign.roll(1).repeat_interleave(2)[:1000]) == pytest.approx(2, abs=1e-2)
+        a, b = points(20_000, 2).T
+        at = {r: of(a, r * a + (1 - r**2) ** 0.5 * b) for r in (0.0, 0.5, 1.0)}
+        assert at[0.5] < at[0.0] - 0.3
+        assert at[0.5] < at[1.0] - 0.3
+        c, other = standardised(a), standardised(b)
+        by_moments = 1 - 2 * (c * other).mean() + (c * other).square().mean()
+        assert of(a, b) == pytest.approx(float(by_moments), rel=1e-9)
+
+    def test_without_a_share_it_is_barlow_twins(self):
+        objective = CurvatureObjective(form="corr", kernel="none", k=6, neighbours="own", share=0.0, redundancy=0.005)
+        for n in (20, 6):
+            assert list(objective(points(n), points(n, seed=1))) == ["barlow"]
+
+    def test_too_many_neighbours_are_refused_before_anything_starts(self):
+        with pytest.raises(InputError, match="16 neighbours are asked for in batches of 16 images"):
+            build_method("curvssl", form="multi", batch_size=16)
 
     @pytest.mark.parametrize("form", FORMS)
     @pytest.mark.parametrize("neighbours", ["own", "first"])
@@ -191,7 +232,15 @@ class TestViews:
         assert set(recipes("views")) >= set(recipes()) - {"none", "pneumonia"}
         for name in ("radiograph", "ct", "any"):
             assert recipes("views")[name].flip_horizontal == recipes("views")[name].flip_vertical == 0
-        assert recipe_for("auto", "fundus", of="views")[1].crop == 0.5
+        assert all(recipe.crop >= 0.5 for name, recipe in recipes("views").items() if name != "natural")
+
+    def test_no_batch_is_much_smaller_than_the_others(self):
+        for n, most in ((770, 256), (1001, 10), (257, 256), (48, 32), (7, 8), (1024, 256), (3, 2)):
+            size = even_batch(n, most)
+            assert size <= most
+            assert 2 * (n % size or size) >= size
+        assert even_batch(1024, 256) == 256
+        assert even_batch(770, 256) == 193
 
     def test_a_crop_keeps_what_it_says(self):
         """Of a picture that is bright where x is large, the range that is left is the crop's side."""

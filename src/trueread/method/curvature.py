@@ -13,7 +13,6 @@ from itertools import pairwise
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 Kernel = Literal["none", "linear", "rbf", "laplacian", "polynomial"]
@@ -26,6 +25,7 @@ DEGREE = 3  # of the polynomial kernel
 @torch.no_grad()
 def nearest(z: Tensor, k: int) -> Tensor:
     """int64 [b,k]: for each row of z, float [b,d], the k nearest other rows, the nearest first; k < b."""
+    z = z - z.mean(0)  # distances of many rows are computed from squares, which lose their digits far from 0
     apart = torch.cdist(z, z)
     apart.fill_diagonal_(torch.inf)
     return apart.topk(k, dim=1, largest=False).indices
@@ -41,14 +41,15 @@ def curvature(z: Tensor, neighbours: Tensor, *, kernel: Kernel = "none") -> Tens
     side. neighbours: int64 [b,k].
 
     Without a kernel in O(b k d), for the sum over pairs of unit edges is half of (the squared length of their sum less
-    k).
+    k). An edge to a duplicate has no direction and adds nothing.
     """
     k = neighbours.shape[1]
     if kernel == "none":
         return curvatures(z, neighbours, (k,))[:, 0]
     gram = _gram(edges(z, neighbours), kernel)
     own = gram.diagonal(dim1=1, dim2=2).clamp_min(1e-12).rsqrt()
-    return ((gram * own[:, :, None] * own[:, None]).sum((1, 2)) - k) / 2
+    gram = gram * own[:, :, None] * own[:, None]
+    return (gram.sum((1, 2)) - gram.diagonal(dim1=1, dim2=2).sum(1)) / 2
 
 
 def curvatures(z: Tensor, neighbours: Tensor, scales: Sequence[int], *, kernel: Kernel = "none") -> Tensor:
@@ -58,10 +59,13 @@ def curvatures(z: Tensor, neighbours: Tensor, scales: Sequence[int], *, kernel: 
     """
     if kernel != "none":
         return torch.stack([curvature(z, neighbours[:, :k], kernel=kernel) for k in scales], dim=1)
-    units = F.normalize(edges(z, neighbours[:, : scales[-1]]), dim=2)
+    drawn = edges(z, neighbours[:, : scales[-1]])
+    lengths = drawn.norm(dim=2, keepdim=True)
+    units = drawn / lengths.clamp_min(1e-12)
     between = [b - a for a, b in pairwise((0, *scales))]
     sums = torch.stack([part.sum(1) for part in units.split(between, dim=1)], dim=1).cumsum(1)  # [b,m,d]
-    return (sums.square().sum(2) - torch.as_tensor(scales, device=z.device)) / 2
+    own = (lengths[..., 0] > 0).cumsum(1)[:, torch.as_tensor(scales, device=z.device) - 1]
+    return (sums.square().sum(2) - own) / 2
 
 
 def _gram(e: Tensor, kernel: Kernel) -> Tensor:

@@ -23,7 +23,8 @@ class CurvatureObjective(Objective):
 
     def __init__(self, *, form: Form, kernel: Kernel, k: int, neighbours: str, share: float, redundancy: float) -> None:
         self.form, self.kernel, self.k, self.neighbours = form, kernel, k, neighbours
-        self.share, self.redundancy, self.weight = share, redundancy, 0.0
+        self.share, self.redundancy = share, redundancy
+        self.weight: float | None = None  # known from the first batch on
 
     def __repr__(self) -> str:
         facts = (self.form, self.kernel, self.k, self.neighbours, self.share, self.redundancy)
@@ -36,21 +37,19 @@ class CurvatureObjective(Objective):
 
     def __call__(self, first: Tensor, second: Tensor) -> dict[str, Tensor]:
         barlow = barlow_twins_loss(first, second, redundancy=self.redundancy)
-        if self.weight and max(self.scales) >= len(first):
-            return {"barlow": barlow}  # the last batch of an epoch, in which nobody has so many neighbours
+        if self.share == 0 or (self.weight is not None and max(self.scales) >= len(first)):
+            return {"barlow": barlow}  # or the last batch of an epoch, in which nobody has so many neighbours
         scores = self.scores(first, second)
         curved = curvature_loss(*scores, form=self.form, redundancy=self.redundancy)
-        if not self.weight and curved.detach() > 0:
+        if self.weight is None and curved.detach() > 0:
             self.weight = float((self.share * barlow.detach() / curved.detach()).item())
-        return {"barlow": barlow, "curvature": self.weight * curved}
+        return {"barlow": barlow, "curvature": (self.weight or 0.0) * curved}
 
     def scores(self, first: Tensor, second: Tensor) -> list[Tensor]:
         """Of both views: float [b], or [b,m] of m numbers of neighbours."""
         scales = self.scales
         if max(scales) >= len(first):
-            raise InputError(
-                f"{max(scales)} neighbours are asked for in batches of {len(first)}; take larger batches, or fewer."
-            )
+            raise InputError(too_few(max(scales), len(first)))
         near = [nearest(z, max(scales)) for z in (first, second)]
         if self.neighbours == "first":
             near[1] = near[0]
@@ -65,6 +64,11 @@ class CurvatureObjective(Objective):
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         self.weight = state["weight"]
+
+
+def too_few(k: int, batch: int) -> str:
+    """What to do about batches in which nobody has so many neighbours."""
+    return f"{k} neighbours are asked for in batches of {batch} images; take larger batches, or form corr with fewer."
 
 
 @method("curvssl", source="Ghojogh, Sepanj and Fieguth 2025, CurvSSL, arXiv 2511.17426")
@@ -100,6 +104,9 @@ class CurvSSL(Pretraining):
         )  # fmt: skip
         self.form, self.kernel, self.k, self.neighbours = form, kernel, k, neighbours
         self.share, self.redundancy = share, redundancy
+        most = max(SCALES) if form == "multi" else k
+        if most >= batch_size:
+            raise InputError(too_few(most, batch_size))
 
     def objective(self) -> Objective:
         return CurvatureObjective(

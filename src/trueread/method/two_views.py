@@ -43,6 +43,17 @@ WATCHED, TIMES = 1000, 10  # images of training and validation that are looked a
 FEWEST, FLATTEST = 3.0, 0.1  # effective rank, and spread of a dimension, below which features have collapsed
 
 
+def even_batch(n: int, most: int) -> int:
+    """The size, at most `most`, of batches of n images whose last one is at least half as large as the others: views of
+    a few images say little, and weigh as much.
+    """
+    for count in range(-(-n // most), n + 1):
+        size = -(-n // count)
+        if 2 * ((n - 1) % size + 1) >= size:
+            return size
+    return 1
+
+
 class Objective:
     """What two views' embeddings should have in common."""
 
@@ -86,30 +97,35 @@ class Pretraining(Method):
         """
         name, recipe = recipe_for(self.views, cohort.modality, of="views")
         hooks = TwoViews(self.objective(), width=self.width, recipe=recipe)
-        changed = config.model_copy(
-            update={
-                "epochs": self.epochs, "batch_size": min(self.batch_size, len(cohort.rows("train"))),
-                "optimizer": "adamw", "learning_rate": self.learning_rate, "weight_decay": self.weight_decay,
-                "schedule": "cosine", "warmup": 0.1, "select": "last", "augment": "none", "head": "linear",
-                "dropout": 0.0, "ema_decay": None, "patience": None, "clip_norm": None, "threshold_rule": "0.5",
-            }
-        )  # fmt: skip
+        changed = config.model_copy(update=self.settings(len(cohort.rows("train"))))
         fitted = fit(cohort, hooks, changed, seed=seed, folder=folder, what=self.what)
         self.told = {"views": name, **hooks.told()}
         for warning in self.told["warnings"]:
             say(f"warning: {warning}")
         return fitted.classifier
 
+    def settings(self, n: int) -> dict[str, Any]:
+        """What the pretraining decides of the loop, for n images."""
+        return {
+            "epochs": self.epochs, "batch_size": even_batch(n, self.batch_size), "optimizer": "adamw",
+            "learning_rate": self.learning_rate, "weight_decay": self.weight_decay, "schedule": "cosine", "warmup": 0.1,
+            "select": "last", "augment": "none", "head": "linear", "dropout": 0.0, "ema_decay": None, "patience": None,
+            "clip_norm": None, "threshold_rule": "0.5",
+        }  # fmt: skip
+
     def prepare(self, setup: Setup) -> None:
         made = self.learn(setup.cohort, setup.config, fit=setup.fit, seed=setup.seed, folder=self._folder(setup))
         encoder = made.network.get_submodule("backbone").state_dict()
         setup.classifier.network.get_submodule("backbone").load_state_dict(encoder)
-        setup.classifier.card.weights = f"{self.what}, {self.epochs} epochs on {len(setup.train_rows)} images"
+        card, epochs = setup.classifier.card, f"{self.epochs} epoch{'' if self.epochs == 1 else 's'}"
+        before = "" if setup.config.weights == "none" else f"{card.weights}; then "
+        card.weights = f"{before}{self.what}, {epochs} on {len(setup.train_rows)} images"
 
     def finish(self, setup: Setup) -> None:
         folder = self._folder(setup)
-        if folder is not None:
+        if folder is not None and processes().leads:
             drop_checkpoint(folder / "checkpoints")
+        processes().wait()
 
     def _folder(self, setup: Setup) -> Path | None:
         return setup.folder and setup.folder / "pretraining"
@@ -130,7 +146,8 @@ class TwoViews(Hooks):
     def __init__(self, objective: Objective, *, width: int, recipe: Any) -> None:
         self.objective, self.width, self.recipe = objective, width, recipe
         self.watched: list[dict[str, float]] = []
-        self.terms: dict[str, Tensor] = {}  # of the last batch
+        self.terms: dict[str, Tensor | float] = {}  # sums over the batches of this epoch
+        self.batches = 0
 
     def __repr__(self) -> str:
         return f"TwoViews({self.objective!r}, {self.width}, {self.recipe!r})"
@@ -173,7 +190,8 @@ class TwoViews(Hooks):
             embedded = [self.projector(f) for f in (step.output.features, other.features)]
         first, second = (processes().joined(e.float()) for e in embedded)
         terms = self.objective(first, second)
-        self.terms = {k: v.detach() for k, v in terms.items()}
+        self.terms = {k: self.terms.get(k, 0.0) + v.detach().double() for k, v in terms.items()}
+        self.batches += 1
         return {**terms, "probe": self._probe(step, step.output.features)}
 
     def _probe(self, step: Step, features: Tensor) -> Tensor:
@@ -184,29 +202,39 @@ class TwoViews(Hooks):
 
     def after_epoch(self, ledger: Ledger) -> None:
         epoch, epochs = ledger.epoch + 1, ledger.epochs
+        terms = {k: round(float(v) / self.batches, 4) for k, v in self.terms.items()}
+        self.terms, self.batches = {}, 0
         if epoch % max(1, epochs // TIMES) and epoch != epochs:
             return
-        terms = {k: round(v.item(), 4) for k, v in self.terms.items()}
         self.watched.append({"epoch": epoch, **terms, **watched(self.setup, self.rows)})
+        if epoch != epochs:  # of the last one the method says it
+            for warning in self.warnings():
+                say(f"warning: after epoch {epoch} {warning}")
+
+    def warnings(self) -> list[str]:
+        """What is wrong with the features now."""
+        last = self.watched[-1] if self.watched else {}
+        if not last or (last["rank"] >= FEWEST and last["spread"] >= FLATTEST):
+            return []
+        return [
+            f"the features have collapsed: effective rank {last['rank']:.1f}, spread of a dimension "
+            f"{last['spread']:.3f} of what even features have; lower the learning rate, or take larger batches."
+        ]
 
     def told(self) -> dict[str, Any]:
         """For the report: the terms, and how the features came along."""
-        last = self.watched[-1] if self.watched else {}
-        warnings = []
-        if last and (last["rank"] < FEWEST or last["spread"] < FLATTEST):
-            warnings.append(
-                f"the features have collapsed: effective rank {last['rank']:.1f}, spread of a dimension "
-                f"{last['spread']:.3f} of what even features have; lower the learning rate, or take larger batches."
-            )
-        return {"watched": self.watched, "warnings": warnings, **self.objective.state()}
+        return {"watched": self.watched, "warnings": self.warnings(), **self.objective.state()}
 
     def state(self) -> dict[str, Any]:
-        return {"projector": self.projector.state_dict(), "watched": self.watched, "objective": self.objective.state()}
+        return {
+            "projector": self.projector.state_dict(), "watched": self.watched, "objective": self.objective.state(),
+            "terms": {k: float(v) for k, v in self.terms.items()}, "batches": self.batches,
+        }  # fmt: skip
 
     def load_state(self, state: dict[str, Any], setup: Setup) -> None:
         self._know(setup)
         self.projector.load_state_dict(state["projector"])
-        self.watched = state["watched"]
+        self.watched, self.terms, self.batches = state["watched"], dict(state["terms"]), state["batches"]
         self.objective.load_state(state["objective"])
 
 

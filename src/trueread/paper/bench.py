@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +13,15 @@ import numpy as np
 from trueread.audit.subject import Subject
 from trueread.cells import cell_folder, is_done, read_history, read_method, refuse_other
 from trueread.cohort.cohort import Cohort
+from trueread.errors import InputError
+from trueread.files import write_json
 from trueread.method.base import build_method
 from trueread.runner import train_method, trained_method
 from trueread.study import DataSection, MethodSection, Study
 from trueread.training.config import TrainConfig
+
+SETTINGS = "training.json"
+WHERE = {"device", "threads", "cuda_graph"}  # where a training runs may change
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,7 @@ class Bench:
         """The arm's classifiers, one per seed, trained on a cohort if they are not there. asked: the cohort of the
         subject, with the same images in validation and test.
         """
+        self._refuse_other_settings()
         section = MethodSection(name=arm.method, label=arm.name, **arm.options)
         for seed in self.study.seeds:
             cell = cell_folder(self.folder, arm.name, seed)
@@ -53,6 +60,19 @@ class Bench:
                 refuse_other(cell, section, cohort)
         train_method(self.study, cohort, section, build_method(arm.method, **arm.options), self.folder)
         return trained_method(self.study, cohort if asked is None else asked, section, self.folder)
+
+    def _refuse_other_settings(self) -> None:
+        """Raise InputError where the folder's trainings had other settings: their numbers would pass for these."""
+        path, mine = self.folder / SETTINGS, self.study.train.model_dump(mode="json", exclude=WHERE)
+        stored = json.loads(path.read_text()) if path.is_file() else mine
+        other = sorted(k for k in mine if stored.get(k, mine[k]) != mine[k])
+        if other:
+            raise InputError(
+                f"{self.folder} holds trainings with other settings of {', '.join(other)}; give the run another folder "
+                "(--out), or delete that one to train again."
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, mine)
 
     def seconds(self, arm: Arm) -> float:
         """Of training, mean over seeds."""
