@@ -33,7 +33,7 @@ def measure(sheet: Sheet, options: Options) -> None:
     rounds = 1 if options.smoke else 6
     precisions = ("fp32", "bf16") if cpu_has_bf16() else ("fp32",)
     for side, precision in ((28, "fp32"),) if options.smoke else product((28, 64), precisions):
-        cohort = of_three_classes(load_cohort("phantom", n_images=200 if options.smoke else 1200, size=side))
+        cohort = of_three_classes(load_cohort("phantom", n_images=200 if options.smoke else 600, size=side))
         methods = {
             "plain": build_method("erm"),
             "danil, input": build_method("danil", warmup=0.0),
