@@ -23,6 +23,7 @@ from trueread.model import Classifier, ProbabilityFunction
 from trueread.report import make_gallery
 from trueread.report.evidence import LEVELS, evidence_levels, evidence_palette, mask_outline
 from trueread.report.gallery import KINDS, choose, outcome_of
+from trueread.report.pictures import _doubts
 
 CLASSES = ("normal", "opacity")
 
@@ -304,3 +305,11 @@ def test_colour_images_that_are_not_square_keep_their_shape(tmp_path: Path) -> N
 def test_rows_without_probabilities_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="found 8 images, 7 rows and per_kind = 4"):
         make_gallery(classifier(), cohort(), np.arange(8), np.zeros((7, 2)), tmp_path)
+
+
+def test_maps_that_failed_are_not_shown_without_the_warning():
+    warned = {"audit": "localisation", "measures": {"pointing": {}}, "notes": ["300 images.", "Warning: maps move."]}
+    summary = {"methods": [{"name": "a", "findings": [warned]}, {"name": "b", "findings": []}]}
+    assert _doubts(summary, "a") == ["Warning: maps move."]
+    assert "was not checked" in _doubts(summary, "b")[0]
+    assert "was not checked" in _doubts({"methods": [{"name": "a", "findings": [warned | {"measures": {}}]}]}, "a")[0]

@@ -141,6 +141,7 @@ def test_what_was_not_measured_is_said(drawn: tuple[Path, str]) -> None:
     assert text.count(f"Not measured, because {REASON}") == 3  # at a glance, on the scorecard, and in full
     assert "Does it look where the finding is?" in text
     assert "not measured, because the model is given as a function" in text  # the gallery's last row
+    assert text.count("Whether these maps are fit to be shown as reasons was not checked") == 1
 
 
 def test_an_audit_no_one_has_heard_of_is_shown_in_full(drawn: tuple[Path, str]) -> None:

@@ -47,7 +47,9 @@ class Shelf:
 
 @dataclass(frozen=True)
 class GalleryView:
-    """One method's gallery. full_colour: evidence at full colour, in logit units, or None without evidence."""
+    """One method's gallery. full_colour: evidence at full colour, in logit units, or None without evidence. doubts:
+    what has to be known before any map is taken for a reason.
+    """
 
     method: str
     full_colour: float | None
@@ -56,6 +58,7 @@ class GalleryView:
     n_images: str
     shelves: list[Shelf]
     left_out: int
+    doubts: list[str]
 
 
 def gallery_views(summary: Json, folder: Path, *, per_kind: int | None = None) -> list[GalleryView]:
@@ -77,8 +80,18 @@ def gallery_views(summary: Json, folder: Path, *, per_kind: int | None = None) -
         layer = next((e["layer"] for e in explained if e.get("layer")), "")
         n_images = next((f"{e['n_images']:,}" for e in mine if e.get("n_images")), "")
         filled = [s for s in shelves if s.pictures]
-        views.append(GalleryView(method, scale, layer, why_not, n_images, filled, len(mine) - len(shown)))
+        doubts = _doubts(summary, method)
+        views.append(GalleryView(method, scale, layer, why_not, n_images, filled, len(mine) - len(shown), doubts))
     return views
+
+
+def _doubts(summary: Json, method: str) -> list[str]:
+    """What the localisation audit warns of, or that it was not asked."""
+    findings = [f for m in summary.get("methods") or [] if m["name"] == method for f in m.get("findings") or []]
+    found = next((f for f in findings if f["audit"] == "localisation" and f.get("measures")), None)
+    if found is None:
+        return ["Whether these maps are fit to be shown as reasons was not checked; the audit localisation does that."]
+    return [note for note in found.get("notes") or [] if note.startswith("Warning")]
 
 
 def scale_stops() -> list[tuple[str, str, float]]:
