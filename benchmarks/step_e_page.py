@@ -139,7 +139,7 @@ def _starts(result: Json) -> list[str]:
         best = [f"{max(c):.3f}, {c.index(max(c)) + 1}" if c else "-" for c in curves]
         cells = [name, f"{rows[0]['wrong']:.1%}", _listed(starts, "d"), _listed(shares, ".0%"), _listed(then, ".3f")]
         lines.append(line([*cells, "; ".join(best)]))
-    return [*lines, "", f"![AUROC of the score](images/{figure_name(result)})"]
+    return [*lines, *(line for name in figures(result) for line in ("", f"![AUROC of the score](images/{name})"))]
 
 
 def _listed(values: list[Any], form: str) -> str:
@@ -163,20 +163,27 @@ def _variations(result: Json) -> list[str]:
 
 
 def figures(result: Json) -> dict[str, str]:
-    """File name -> SVG: the AUROC of Step-E's score for wrong labels, by epoch, first seed."""
-    data = []
+    """File name -> SVG: the AUROC of Step-E's score for wrong labels, by epoch, first seed; made and human errors."""
+    data: dict[str, list[Json]] = {}
     for name, rows in _by_setting(result["rows"]):
-        told = _row(rows, OURS)["told"][0]
-        curve = told.get("auroc_by_epoch") or []
-        data += [{"setting": name, "epoch": k, "value": value} for k, value in enumerate(curve, 1)]
-    if not data:
-        return {}
-    figure = Figure(
-        "score", "Wrong labels told by the score", "line", pd.DataFrame(data), x="epoch", y="value", group="setting",
-        x_label="epoch", y_label="AUROC for wrong labels",
-    )  # fmt: skip
-    return {figure_name(result): svg(figure)}
+        curve = _row(rows, OURS)["told"][0].get("auroc_by_epoch") or []
+        points = [{"setting": _short(name), "epoch": k, "value": value} for k, value in enumerate(curve, 1)]
+        data.setdefault("human" if name.startswith("cifar10n") else "made", []).extend(points)
+    return {
+        f"step-e-{result['scale']}-score-{errors}.svg": svg(Figure(
+            "score", f"Wrong labels told by the score, {errors} errors", "line", pd.DataFrame(points), x="epoch",
+            y="value", group="setting", x_label="epoch", y_label="AUROC for wrong labels",
+        ))
+        for errors, points in data.items() if points
+    }  # fmt: skip
 
 
-def figure_name(result: Json) -> str:
-    return f"step-e-{result['scale']}-score.svg"
+def _short(name: str) -> str:
+    """A setting's name for a legend; the long regime goes without saying."""
+    name = name.removesuffix("-long")
+    for full, short in (
+        ("cifar10n-", ""), ("kermany-", "radiographs, "), ("ham10000-seven-", "lesions, "),
+        ("symmetric-", "any class "), ("class-dependent-", "next class "), ("-long-", ", "), ("-short", ", short"),
+    ):  # fmt: skip
+        name = name.replace(full, short)
+    return name
