@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import groupby
 from typing import Any
 
-from pages import held, line, made_by, rule
+from pages import held, line, made_by, rule, signed
 
 from trueread import Estimate
 from trueread.paper.pneumonia import COLUMNS, MAPS, SPLIT
@@ -67,8 +67,7 @@ def _abstained(rows: list[Json]) -> list[str]:
     lines = ["", "### When not to rely on it", "", line(head), rule(len(head))]
     for row in rows:
         found = row["abstained"]
-        accuracies = ["-" if found[k] is None else f"{found[k]:.3f}" for k in ("answered", "marked")]
-        lines.append(line([row["backbone"], f"{found['share']:.1%}", *accuracies]))
+        lines.append(line([row["backbone"], *(Estimate.from_json(found[k]).text() for k in found)]))
     return lines
 
 
@@ -86,11 +85,16 @@ def _variations(result: Json) -> list[str]:
     if not result.get("variations"):
         return []
     keys = ("balanced-accuracy", "auroc", "accuracy", "f1")
-    head = ["recipe", *(METRICS[k].title for k in keys)]
+    head = ["recipe", *(METRICS[k].title for k in keys), f"{METRICS[keys[0]].title}, more than as it is"]
+    apart = {
+        d["method"]: signed(Estimate.from_json(d["difference"]))
+        for d in result["differences"] if d["measure"] == keys[0]
+    }  # fmt: skip
     backbone = result["variations"][0]["backbone"]
     lines = ["", "### Single choices", "", f"Of {backbone}, one seed.", "", line(head), rule(len(head))]
     for row in result["variations"]:
-        lines.append(line([row["what"], *(Estimate.from_json(row["measures"][k]).text() for k in keys)]))
+        values = [Estimate.from_json(row["measures"][k]).text() for k in keys]
+        lines.append(line([row["what"], *values, apart.get(row["what"], "-")]))
     return lines
 
 
@@ -104,15 +108,19 @@ def _places(rows: list[Json]) -> list[str]:
         for row in found:
             cells = [_text(row, k) for k in PLACES]
             auroc = Estimate.from_json(row["auroc"]).text()
-            lines.append(line([f"{row['backbone']}, {row['how']}", auroc, *cells]))
+            lines.append(line([_named(row), auroc, *cells]))
         head = [name, *(k.replace("-over-centre", ", over a blob in the middle").replace(
             "-over-random", ", over random weights") for k in OVER)]  # fmt: skip
         lines += ["", line(head), rule(len(head))]
         for row in found:
             cells = [_text(row, k) for k in OVER]
-            lines.append(line([f"{row['backbone']}, {row['how']}", *cells]))
+            lines.append(line([_named(row), *cells]))
         lines += ["", *(f"- {said}" for row in found for said in _claims(row))]
     return lines
+
+
+def _named(row: Json) -> str:
+    return f"{row['backbone']}, {row['how']}, {'last layer' if row['layer'] == 'auto' else row['layer']}"
 
 
 def _text(row: Json, key: str) -> str:
@@ -121,7 +129,7 @@ def _text(row: Json, key: str) -> str:
 
 def _claims(row: Json) -> list[str]:
     above = all(k in row["measures"] and Estimate.from_json(row["measures"][k]).low > 0 for k in OVER)
-    named = f"{row['backbone']}, {row['how']}"
+    named = _named(row)
     warned = [note for note in row["notes"] if note.startswith("Warning")]
     return [
         f"{held(above)}: {named}: above both controls in pointing and mass.",

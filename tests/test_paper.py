@@ -331,7 +331,8 @@ class TestPneumonia:
         [row] = result["rows"]
         assert set(row["measures"]) == set(pneumonia.COLUMNS)
         assert row["weights"].startswith("none")
-        assert 0 <= row["abstained"]["share"] <= 1
+        assert 0 <= row["abstained"]["share"]["value"] <= 1
+        assert {d["method"] for d in result["differences"]} == {"the other head"}
         assert set(row["maps"]) == set(pneumonia.MAPS)
         assert [r["what"] for r in result["variations"]] == ["cross-entropy alone", "the other head"]
         assert result["variations"][1]["n_weights"] < row["n_weights"]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from trueread.audit.base import compare_findings
 from trueread.audit.finding import Finding
 from trueread.audit.localisation import Localisation
-from trueread.audit.performance import measure
+from trueread.audit.performance import measure, threshold_of
 from trueread.audit.subject import Subject
 from trueread.cohort.cohort import Cohort
 from trueread.errors import InputError
@@ -23,7 +25,8 @@ from trueread.paper.cohorts import paper_cohort
 from trueread.progress import say
 from trueread.report.evidence import write_strip
 from trueread.report.words import slug
-from trueread.stats import decide
+from trueread.stats import Statistic, decide, weighted_mean
+from trueread.stats.bootstrap import row_mean
 from trueread.training.limits import features_of
 
 BACKBONES = (
@@ -37,6 +40,7 @@ RECIPE: dict[str, Any] = {
     "batch_size": 32, "epochs": 10, "patience": 3, "select": "accuracy", "augment": "pneumonia",
 }  # fmt: skip
 SPLIT = {"val": 0.15, "test": 0.15, "seed": 42}
+HOWS: tuple[Literal["grad-cam", "grad-cam++"], ...] = ("grad-cam", "grad-cam++")
 COLUMNS = ("balanced-accuracy", "auroc", "accuracy", "f1", "sensitivity", "specificity")
 LOCALISATION = "localisation"  # the part with masks
 
@@ -44,8 +48,8 @@ LOCALISATION = "localisation"  # the part with masks
 @dataclass(frozen=True)
 class Scale:
     """How much is done. backbones: each a part. size: of the images in pixels. weights: the first ones. train: over the
-    recipe. varied: whose recipe is taken apart. located: backbones whose maps are held against masks. images: of the
-    test, in the localisation audit.
+    recipe. varied: whose recipe is taken apart. located: backbones whose maps are held against masks, and the layers
+    that these are of. images: of the test, in the localisation audit.
     """
 
     cohort: str
@@ -57,7 +61,7 @@ class Scale:
     weights: str = "none"
     train: Mapping[str, Any] = field(default_factory=dict)
     varied: str = ""
-    located: tuple[str, ...] = ()
+    located: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     located_train: Mapping[str, Any] = field(default_factory=dict)
     images: int = 300
     resamples: int = 1000
@@ -77,18 +81,19 @@ class PneumoniaPaper(Paper):
     scales: ClassVar[Mapping[str, Scale]] = {
         "smoke": Scale(
             "phantom", "phantom", ("compact", "resnet18"), 32, 150, 1, train={"epochs": 1, "batch_size": 16},
-            varied="compact", located=("compact",), located_train={"epochs": 2}, images=24, resamples=200,
+            varied="compact", located={"compact": ("auto",)}, located_train={"epochs": 2}, images=24, resamples=200,
         ),
         "cpu": Scale(
             "kermany", "ham10000",
             ("resnet18", "efficientnet_b0", "mobilenetv2_100", "mobilenetv3_large_100"), 96, 2000, 3,
             train={"learning_rate": 1e-3, "patience": None}, varied="mobilenetv3_large_100",
-            located=("resnet18", "mobilenetv3_large_100"), located_train={"epochs": 12},
+            located={"resnet18": ("auto", "layer3"), "mobilenetv3_large_100": ("auto", "blocks.4")},
+            located_train={"epochs": 12},
         ),
         "gpu": Scale(
             "kermany", "ham10000", BACKBONES, 224, 1_000_000, 3,
             train={"learning_rate": 3e-4, "epochs": 30, "patience": None}, varied="resnet18",
-            located=("resnet18", "vit_base_patch16_224"), located_train={"epochs": 30},
+            located={"resnet18": ("auto", "layer3"), "vit_base_patch16_224": ("auto",)}, located_train={"epochs": 30},
         ),
     }  # fmt: skip
 
@@ -109,11 +114,20 @@ class PneumoniaPaper(Paper):
         rows: Rows = {"rows": [], "split": [_split(cohort)], "variations": []}
         changes = {"weights": wanted.weights, **wanted.train}
         bench = _bench(wanted, folder / part, recipe_of(part, **changes), seeds=wanted.seeds)
-        rows["rows"].append(_row(part, bench, Arm("recipe", METHOD), cohort, wanted))
+        subject = bench.subject(Arm("recipe", METHOD), cohort)
+        rows["rows"].append(_row(part, subject, _performance(subject), wanted, bench.seconds(Arm("recipe", METHOD))))
+        found: dict[str, list[Finding]] = {}
         for what, (method, options) in VARIATIONS.items() if part == wanted.varied else ():
             train = recipe_of(part, **{**changes, **options})
+            arm = Arm("recipe", method)
             other = _bench(wanted, folder / part / "variations" / slug(what), train, seeds=1)
-            rows["variations"].append({"what": what, **_row(part, other, Arm("recipe", method), cohort, wanted)})
+            subject = other.subject(arm, cohort)
+            found[what] = [_performance(subject)]
+            row = _row(part, subject, found[what][0], wanted, other.seconds(arm))
+            rows["variations"].append({"what": what, **row})
+        if found:
+            (first, mine), *others = found.items()
+            rows["differences"] = [d.to_json() for d in compare_findings((first, mine), others, subject)]
         return rows
 
 
@@ -147,10 +161,12 @@ def _split(cohort: Cohort) -> dict[str, Any]:
     }
 
 
-def _row(backbone: str, bench: Bench, arm: Arm, cohort: Cohort, wanted: Scale) -> dict[str, Any]:
+def _performance(subject: Subject) -> Finding:
+    return Finding("performance", "", measures={key: measure(subject, key) for key in COLUMNS})
+
+
+def _row(backbone: str, subject: Subject, finding: Finding, wanted: Scale, seconds: float) -> dict[str, Any]:
     """One backbone: measured, what its limits leave out, and what the localisation audit says without masks."""
-    subject = bench.subject(arm, cohort)
-    finding = Finding("performance", "", measures={key: measure(subject, key) for key in COLUMNS})
     values = {k: m.estimate.to_json() for k, m in finding.measures.items()}
     say(f"{backbone}: accuracy {values['accuracy']['value']:.3f}, AUROC {values['auroc']['value']:.3f}")
     first = subject.members[0].predictor
@@ -165,7 +181,7 @@ def _row(backbone: str, bench: Bench, arm: Arm, cohort: Cohort, wanted: Scale) -
         "maps": {k: maps.measures[k].estimate.to_json() for k in MAPS if k in maps.measures},
         "layer": maps.notes[0],
         "warnings": warnings_of(maps),
-        "seconds": bench.seconds(arm),
+        "seconds": seconds,
     }
 
 
@@ -177,27 +193,32 @@ def warnings_of(finding: Finding) -> list[str]:
     return [note for note in finding.notes if note.startswith("Warning")]
 
 
-def _abstained(subject: Subject) -> dict[str, float]:
-    """Over all seeds: share of test images that are marked, and the balanced accuracy of the others and of the marked;
-    nan where a class has none.
+def _abstained(subject: Subject) -> dict[str, Any]:
+    """Mean over seeds, with intervals: the share of test images that are marked, and the balanced accuracy of the
+    others and of the marked.
     """
     cohort, rows = subject.cohort, subject.rows
-    marked, right = [], []
+    labels = cohort.labels[rows]
+    made: dict[str, list[Statistic]] = {"share": [], "answered": [], "marked": []}
     for member in subject.members:
         classifier, p = member.predictor, member.probabilities
         assert isinstance(classifier, Classifier)
         features, distance = features_of(classifier, cohort, rows), None
         if features is not None and classifier.typical is not None:
             distance = distances(features, classifier.typical).numpy()
-        marked.append([bool(a) for a in abstentions(margins(p, classifier.card), distance, classifier.card)])
-        cut = 0.5 if member.threshold is None else member.threshold
-        right.append(decide(p.astype(np.float64), task=cohort.task, threshold=cut) == cohort.labels[rows])
-    m, r, y = np.concatenate(marked), np.concatenate(right), np.tile(cohort.labels[rows], len(marked))
-    return {"share": m.mean(), "answered": _balanced(r[~m], y[~m]), "marked": _balanced(r[m], y[m])}
+        marked = np.array([bool(a) for a in abstentions(margins(p, classifier.card), distance, classifier.card)])
+        right = decide(p.astype(np.float64), task=cohort.task, threshold=threshold_of(member)) == labels
+        made["share"].append(weighted_mean(marked))
+        made["answered"].append(_balanced(right, labels, ~marked))
+        made["marked"].append(_balanced(right, labels, marked))
+    return {key: subject.interval(statistics).to_json() for key, statistics in made.items()}
 
 
-def _balanced(right: np.ndarray, labels: np.ndarray) -> float:
-    return float(np.mean([right[labels == k].mean() if (labels == k).any() else np.nan for k in (0, 1)]))
+def _balanced(right: np.ndarray, labels: np.ndarray, asked: np.ndarray) -> Statistic:
+    """The balanced accuracy of those that are asked; nan where a class has none."""
+    of_class = [np.where(asked & (labels == k), right, np.nan) for k in (0, 1)]
+    each = weighted_mean(np.stack(of_class, axis=1))
+    return lambda weights: row_mean(each(weights))
 
 
 def located(wanted: Scale, folder: Path, data: Path | None) -> list[dict[str, Any]]:
@@ -205,18 +226,18 @@ def located(wanted: Scale, folder: Path, data: Path | None) -> list[dict[str, An
     masks: dict[str, Any] = {} if wanted.masked == "phantom" else {"mask": "mask"}
     cohort = paper_cohort(wanted.masked, size=wanted.size, train_images=wanted.train_images, data=data, **masks)
     rows = []
-    for backbone in wanted.located:
+    for backbone, layers in wanted.located.items():
         train = {"backbone": backbone, "weights": wanted.weights, **wanted.located_train}
         bench = Bench(folder / backbone, train=train, seeds=wanted.seeds, resamples=wanted.resamples)
         subject = bench.subject(Arm("erm", "erm"), cohort)
         auroc = measure(subject, "auroc").estimate.to_json()
-        for how in ("grad-cam", "grad-cam++"):
-            found = Localisation(images=wanted.images, how=how).run(subject)
+        for layer, how in product(layers, HOWS):
+            found = Localisation(images=wanted.images, how=how, layer=layer).run(subject)
             unfit = "-unfit" if warnings_of(found) else ""  # a picture has no words to warn with, but a name
             for strip in found.strips:
-                write_strip(strip, folder / f"places-{slug(backbone)}-{slug(how)}{unfit}.png")
+                write_strip(strip, folder / f"places-{slug(backbone)}-{slug(how)}-{slug(layer)}{unfit}.png")
             rows.append({
-                "cohort": wanted.masked, "backbone": backbone, "how": how, "auroc": auroc,
+                "cohort": wanted.masked, "backbone": backbone, "how": how, "layer": layer, "auroc": auroc,
                 "measures": {k: m.estimate.to_json() for k, m in found.measures.items()}, "notes": found.notes,
             })  # fmt: skip
     return rows
