@@ -114,9 +114,9 @@ class TestTerm:
 class TestDanil:
     def test_two_classes_take_another_form(self):
         cohort = tiny_cohort(n=60)
-        with pytest.raises(InputError, match="use form=B"):
+        with pytest.raises(InputError, match="use form=A"):
             fit(cohort, build_method("danil", form="C"), tiny_config(), quiet=True)
-        assert fit(cohort, build_method("danil"), tiny_config(), quiet=True).report["form"] == "B"
+        assert fit(cohort, build_method("danil"), tiny_config(), quiet=True).report["form"] == "A"
 
     @pytest.mark.parametrize("where", ["input", "feature"])
     def test_it_moves_the_responses_apart(self, where):

@@ -67,7 +67,7 @@ class Danil(Responding):
         epsilon: Annotated[float, Field(gt=0)] = 1e-3,
     ) -> None:
         """form: of the term, see the page; "C" is bounded and knows directions alone, so that it has nothing to say of
-        two classes, whose responses are always opposite: there "auto" is "B". where: what the responses are gradients
+        two classes, whose responses are always opposite: there "auto" is "A". where: what the responses are gradients
         of, the image or the last map, which is cheaper. weight: of the term. warmup: share of the run without it.
         share: of each batch that is asked, for second derivatives take long; of the last map all is. epsilon: the
         constant of "A" and "B".
@@ -87,9 +87,9 @@ class Danil(Responding):
         if self.form == "C" and two:
             raise InputError(
                 "danil's form C asks about directions, and with two classes the responses point opposite ways whatever "
-                "the network has learned; use form=B."
+                "the network has learned; use form=A."
             )
-        self.term = ("B" if two else "C") if self.form == "auto" else self.form
+        self.term = ("A" if two else "C") if self.form == "auto" else self.form
 
     def penalty(self, step: Step) -> dict[str, Tensor]:
         if step.done < self.warmup or self.weight == 0:
