@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from epochs import seconds_of_epochs
 from options import Options
@@ -21,6 +23,7 @@ def measure(sheet: Sheet, options: Options) -> None:
     torch.set_num_threads(1)
     n, batch = (128, 64) if options.smoke else (1024, 256)  # all batches are whole
     cohort = load_cohort("phantom", n_images=n + 60, size=28 if options.smoke else 32)
+    cohort = replace(cohort, table=cohort.table.assign(patient=cohort.table["id"]))
     cohort = cohort.with_split(["train"] * n + ["val"] * 60)
     recipe = recipe_for("auto", cohort.modality, of="views")[1]
     arms = {

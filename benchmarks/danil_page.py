@@ -32,7 +32,7 @@ def section(result: Json) -> str:
         f"## {result['title']} ({result['scale']})",
         "",
         "What the arms and columns are: [Protocols](papers.md#danil). Last epoch; 95 % intervals by patient, mean over "
-        "seeds; time: seconds of training as a multiple of plain training's, side by side on a shared machine. At most "
+        "seeds. What a step takes is measured [by itself](#speed-on-a-cpu). At most "
         f"{result['setting']['train_images']:,} training images, {_trained(result)}. As published: listed by "
         "Marrakchi, Makansi and Brox (2021), *MICCAI*, on other splits.",
     ]
@@ -40,14 +40,12 @@ def section(result: Json) -> str:
         rows = list(some)
         columns = [c for c in COLUMNS if c in rows[0]["measures"]]
         told, published = PUBLISHED.get(name, ("", {}))
-        head = ["arm", *(METRICS[c].title for c in columns), "time"]
+        head = ["arm", *(METRICS[c].title for c in columns)]
         head += [f"accuracy / macro F1 as published ({told})"] if told else []
         size = result["setting"]["sizes"][name]
         lines += ["", f"### {name}: {rows[0]['classes']} classes, {size} px", "", line(head), rule(len(head))]
-        plain = next(r["seconds"] for r in rows if r["arm"] == ERM)
         for row in rows:
             cells = [Estimate.from_json(row["measures"][c]).text() for c in columns]
-            cells.append(f"{row['seconds'] / plain:.1f}x")
             if told:
                 both = published.get(row["arm"])
                 cells.append("-" if both is None else f"{both[0]:.3f} / {both[1]:.3f}")

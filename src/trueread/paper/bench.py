@@ -75,9 +75,9 @@ class Bench:
         write_json(path, mine)
 
     def seconds(self, arm: Arm) -> float:
-        """Of training, mean over seeds."""
+        """Of training, median over seeds, so that one that was paused does not count."""
         histories = [read_history(cell_folder(self.folder, arm.name, seed)) for seed in self.study.seeds]
-        return float(np.mean([h["seconds"].sum() for h in histories]))
+        return float(np.median([h["seconds"].sum() for h in histories]))
 
     def told(self, arm: Arm) -> list[dict[str, Any]]:
         """What the method said of its training, for each seed."""
