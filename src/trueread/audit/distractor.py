@@ -37,6 +37,7 @@ SIGMA = 0.1  # of that blur, as a share of the shorter side
 PAIRS, SHOWN = 12, 3  # pairs of classes in the table, and in pictures
 EACH = 2  # pictures of a pair
 UNITS = {"grad-cam": "logits", "gradient": "logits per unit of intensity"}  # of maps
+RAW = ("rise", "rise-distractor")  # what `relief` is made of, which a table of pairs has no room for
 BY_PAIR, CONFUSED = "By pair of classes", "confused"
 VALUES = {  # what is measured of every image: title, better, definition
     "relief": (
@@ -249,6 +250,7 @@ def _pairs(subject: Subject, told: list[Told], positions: NDArray[np.int64], use
             known = {
                 VALUES[keys[i]][0]: float(np.nanmean(v)) if (~np.isnan(v := of_pair[:, i])).any() else np.nan
                 for i in used
+                if keys[i] not in RAW
             }
             taken = float(np.nansum(of_pair[:, keys.index(CONFUSED)])) / len(told)
             counts = {"images": n, "taken for it": taken, "share": taken / n}
@@ -305,6 +307,6 @@ def _row(subject: Subject, told: Told, positions: NDArray[np.int64], at: int) ->
     c, d = int(cohort.labels[row]), int(told.wrong[at])
     said = [f"{cohort.classes[k]} {round(100 * told.probabilities[at, k])} %" for k in (c, d)]
     known = dict(zip(VALUES, told.values[at], strict=True))
-    numbers = [f"cosine {known['same-place']:.2f}", f"costs {known['relief']:+.2f}"]
+    numbers = [f"cosine {known['same-place']:.2f}", f"costs {round(known['relief'], 2) + 0.0:+.2f}"]
     first = ", ".join(n for n in numbers if "nan" not in n)
     return [Panel(image, first), *(Panel(image, s, m) for s, m in zip(said, maps, strict=True))]
