@@ -25,9 +25,10 @@ from trueread.audit.boxes import (
     overlap,
 )
 from trueread.audit.finding import Better, Measure
-from trueread.audit.localisation import Localisation, _after_shuffled_labels, _failed, _unlearned, against_masks
+from trueread.audit.localisation import Localisation, _failed, against_masks
 from trueread.audit.map_controls import centred, faithfulness, pointed_at, randomised
 from trueread.audit.subject import Subject
+from trueread.audit.untaught import after_shuffled_labels, unlearned
 from trueread.cohort.cohort import Cohort
 from trueread.model import Classifier
 from trueread.stats import Estimate
@@ -118,7 +119,7 @@ class TestControls:
         seen = []
         for seed in range(3):
             with torch.no_grad():
-                features = _unlearned(classifier, subject, store, seed=seed)(store.batch(subject.rows)).features
+                features = unlearned(classifier, subject, store, seed=seed)(store.batch(subject.rows)).features
             seen.append(float(features.std(0).mean() / features.abs().mean()))
         assert min(seen) > 0.01
 
@@ -235,7 +236,7 @@ class TestAudit:
         classifier = corner_reader(cohort)
         same = asked(classifier, cohort)
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr("trueread.audit.localisation.randomised", lambda network, **_: network)
+            patched.setattr("trueread.audit.untaught.randomised", lambda network, **_: network)
             finding = asked(classifier, cohort)
         assert finding.measures["random-weights"].estimate.value == pytest.approx(1)
         assert finding.measures["mass-over-random"].estimate.value == pytest.approx(0)
@@ -250,7 +251,7 @@ class TestAudit:
         assert "shuffled-labels" not in plain.measures
         assert "shuffled-labels" not in asked(classifier, cohort, shuffled=1).measures  # it has not learned them
         with pytest.MonkeyPatch.context() as patched:  # as if labels did not matter
-            patched.setattr("trueread.audit.localisation._after_shuffled_labels", lambda made, *_, **__: (made, 0.9))
+            patched.setattr("trueread.audit.localisation.after_shuffled_labels", lambda made, *_, **__: (made, 0.9))
             finding = asked(classifier, cohort, shuffled=2)
         assert finding.measures["shuffled-labels"].estimate.value == pytest.approx(1)
         assert finding.verdict is Verdict.WARN
@@ -266,7 +267,7 @@ class TestAudit:
         cohort = blobs().with_split(["train", "val", "test"] * (N // 3))
         classifier = Classifier.build("compact", cohort=cohort).eval()
         subject = Subject.of(classifier, cohort, resamples=20)
-        _, learned = _after_shuffled_labels(classifier, subject, epochs=60, seed=0)
+        _, learned = after_shuffled_labels(classifier, subject, epochs=60, seed=0)
         assert learned >= 0.8
         finding = asked(corner_reader(cohort), cohort, shuffled=1)
         assert "made elsewhere cannot be made anew" in finding.reason

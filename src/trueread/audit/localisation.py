@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -16,9 +16,10 @@ from trueread.audit.boxes import average_precision_of_boxes, best_cut, boxes_of,
 from trueread.audit.changed import some_patients
 from trueread.audit.cue_strips import drawn_at_random
 from trueread.audit.cues import means
-from trueread.audit.map_controls import centred, faithfulness, pointed_at, random_orders, randomised
+from trueread.audit.map_controls import centred, faithfulness, pointed_at, random_orders
 from trueread.audit.strip import Panel, Strip
 from trueread.audit.subject import Member
+from trueread.audit.untaught import after_shuffled_labels, unlearned
 from trueread.cohort.showing import label_names
 from trueread.errors import NotMeasured
 from trueread.model.attribution import rank_correlation
@@ -30,10 +31,6 @@ from trueread.shift.base import Draw
 from trueread.stats import on_rows, stack, weighted_mean
 from trueread.stats.bootstrap import mean_of_known, row_mean
 from trueread.training.batches import ImageStore, batch_slices
-from trueread.training.batchnorm import refresh_batch_norm
-from trueread.training.config import same_network
-from trueread.training.evaluate import predict_probabilities
-from trueread.training.loop import fit
 from trueread.training.steps import mix
 
 AT_ONCE = 32  # images
@@ -138,7 +135,7 @@ class Localisation(Audit):
         classifier = require_gradients(member.predictor).eval()
         cohort, rows = subject.cohort, subject.rows[positions]
         store = ImageStore(cohort, device_of(classifier))
-        others = [_unlearned(classifier, subject, store, seed=mix(subject.seed, member.seed, k)) for k in range(DRAWS)]
+        others = [unlearned(classifier, subject, store, seed=mix(subject.seed, member.seed, k)) for k in range(DRAWS)]
         here, layer = self._maps(classifier, subject, rows)
         random = np.stack([self._maps(other, subject, rows)[0] for other in others])
         noisy, _ = self._maps(classifier, subject, rows, noise=NOISE)
@@ -150,7 +147,7 @@ class Localisation(Audit):
         deletion, insertion, del_random, ins_random = (np.concatenate(v) for v in zip(*values, strict=True))
         shuffled, learned = np.full_like(here, np.nan), np.nan
         if self.shuffled:
-            other, learned = _after_shuffled_labels(classifier, subject, epochs=self.shuffled, seed=member.seed)
+            other, learned = after_shuffled_labels(classifier, subject, epochs=self.shuffled, seed=member.seed)
             if learned >= LEARNED:
                 shuffled, _ = self._maps(other, subject, rows)
         empty = ~here.reshape(len(here), -1).any(axis=1)
@@ -224,38 +221,8 @@ class Localisation(Audit):
         ]
 
 
-def _unlearned(classifier: Classifier, subject: Subject, store: ImageStore, *, seed: int) -> Classifier:
-    """The same network with random weights, and batch norms that let them through: those of a fresh network, which
-    has seen no image, bring a deep one's signal to nothing, and its map with it.
-    """
-    other, train = randomised(classifier, seed=seed), subject.cohort.rows("train")
-    refresh_batch_norm(other, store, train if len(train) else subject.rows, seed=seed, precision="fp32")
-    return other.eval()
-
-
 def _alike(a: NDArray, b: NDArray) -> NDArray[np.float64]:
     return rank_correlation(torch.from_numpy(a), torch.from_numpy(b))
-
-
-def _after_shuffled_labels(
-    classifier: Classifier, subject: Subject, *, epochs: int, seed: int
-) -> tuple[Classifier, float]:
-    """The same network, trained on labels that belong to other images, and the share of them it has learned. Source:
-    Adebayo et al. 2018, section 4.
-    """
-    cohort = subject.cohort
-    if classifier.card.backbone.startswith("foreign:"):
-        raise NotMeasured("a network that was made elsewhere cannot be made anew; leave `shuffled` out.")
-    train = cohort.rows("train")
-    if not len(train):
-        raise NotMeasured("there are no training images whose labels could be shuffled; leave `shuffled` out.")
-    labels = cohort.labels.copy()
-    labels[train] = np.random.default_rng(seed).permutation(labels[train])
-    config = same_network(classifier.card, epochs=epochs, batch_size=max(2, min(64, len(train) // 8)), select="last")
-    what = f"{subject.name}, shuffled labels"
-    other = fit(replace(cohort, labels=labels), config=config, seed=seed, quiet=True, what=what).classifier
-    decided = predict_probabilities(other, cohort.subset(train)).argmax(axis=1)
-    return other, float((decided == labels[train]).mean())
 
 
 def _marked(subject: Subject, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
