@@ -155,6 +155,14 @@ class TestAudit:
         assert finding.reason == ""
         assert len(finding.tables["By pair of classes"]) == 2
 
+    def test_a_network_without_maps_is_told_what_to_ask_instead(self):
+        cohort = coloured()
+        net = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE * SIDE, 8), nn.ReLU(), nn.Linear(8, 3))
+        flat = Classifier.wrap(net, classes=cohort.classes, size=cohort.spatial, channels=3, task="multiclass")
+        subject = Subject.of(flat.eval(), cohort, resamples=20)
+        assert "`maps: gradient` needs no layer" in run_audit(DistractorAudit(), subject, thresholds={}).reason
+        assert run_audit(DistractorAudit(maps="gradient"), subject, thresholds={}).reason == ""
+
     def test_what_it_cannot_be_asked_of(self):
         cohort = tiny_cohort("multilabel", n=60).with_split(["test"] * 60)
         subject = Subject.of(Classifier.build("compact", cohort=cohort).eval(), cohort, resamples=20)

@@ -19,7 +19,7 @@ from trueread.audit.performance import threshold_of
 from trueread.audit.strip import Panel, Strip
 from trueread.audit.subject import Member
 from trueread.cohort.showing import slice_to_show
-from trueread.errors import InputError, NotMeasured
+from trueread.errors import NotMeasured
 from trueread.method.danil import distractor
 from trueread.model.attribution import attribution
 from trueread.model.classifier import Classifier, require_gradients, to_probabilities
@@ -112,7 +112,7 @@ class DistractorAudit(Audit):
         told: list[Told] = []
         for member in named:
             found = self._of_member(subject, member, positions)
-            told.append(replace(found, maps=found.maps[:0]) if told else found)
+            told.append(replace(found, maps=found.maps[:0].copy()) if told else found)
         values = np.stack([t.values for t in told])
         used = [i for i in range(len(VALUES)) if not np.isnan(values[..., i]).all()]
         return self.finding(
@@ -175,7 +175,7 @@ class DistractorAudit(Audit):
         if self.maps == "grad-cam":
             try:
                 return grad_cam(classifier, images, target).maps.float()
-            except InputError as reason:
+            except NotMeasured as reason:
                 raise NotMeasured(f"{reason} The audit's option `maps: gradient` needs no layer.") from reason
         return attribution("gradient", lambda x: classifier(x, trusted=True).logits.float(), images, target)
 
