@@ -59,15 +59,16 @@ class TestTerm:
         cosine = float(right @ other / right.norm() / other.norm())
         assert made["C"] == pytest.approx(math.exp(2 * cosine - 2), rel=1e-5)
 
+    @pytest.mark.parametrize("relative", [False, True])
     @pytest.mark.parametrize("form", ["A", "B", "C"])
-    def test_gradients_in_the_weights_agree_with_finite_differences(self, form):
+    def test_gradients_in_the_weights_agree_with_finite_differences(self, form, relative):
         net, images, labels = small_net()
         names = [n for n, _ in net.named_parameters()]
 
         def term(*weights):
             at = images.clone().requires_grad_()
             logits = torch.func.functional_call(net, dict(zip(names, weights, strict=True)), at)
-            return distance_term(form, logits, at, labels, epsilon=0.1).mean()
+            return distance_term(form, logits, at, labels, epsilon=0.1, relative=relative).mean()
 
         weights = tuple(p.detach().clone().requires_grad_() for p in net.parameters())
         assert torch.autograd.gradcheck(term, weights, eps=1e-6, atol=1e-6)
@@ -86,6 +87,21 @@ class TestTerm:
         images.requires_grad_()
         once, ten = (distance_term(form, k * net(images), images, labels, epsilon=1e-3) for k in (1, 10))
         assert torch.allclose(once, ten, rtol=1e-5)
+
+    @pytest.mark.parametrize("form", ["A", "B"])
+    def test_the_scale_of_a_map_alone_gains_nothing(self, form):
+        net, images, labels = small_net()
+        found = []
+        for scale in (1.0, 0.1):  # of the map, which what follows makes up for
+            at = (scale * images).requires_grad_()
+            found.append(distance_term(form, net(at / scale), at, labels, epsilon=1e-3, relative=True))
+        assert torch.allclose(*found, rtol=1e-9)
+
+    def test_a_map_changed_by_its_own_length_changes_a_linear_answer_by_its_own_size(self):
+        weight, at = torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.tensor([[2.0, 0.0]]).requires_grad_()
+        squared = (1 + 4) * 2**2 / 2**2  # the logits are 2 and 0
+        made = distance_term("A", at @ weight.T, at, torch.tensor([0]), epsilon=0.5, relative=True).item()
+        assert made == pytest.approx(1 / (squared + 0.5))
 
     @pytest.mark.parametrize("scale", [1.0, 30.0, 120.0])
     def test_certainty_costs_no_digits(self, scale):

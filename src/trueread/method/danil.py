@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trueread.errors import InputError
 from trueread.method.base import method
-from trueread.method.responses import INPUT, Responding, response
+from trueread.method.responses import FEATURE, INPUT, Responding, response
 from trueread.training.hooks import Setup, Step
 from trueread.training.ledger import Ledger
 
@@ -27,12 +27,15 @@ def direction(responses: Tensor) -> Tensor:
     return responses / (responses.square().sum(1, keepdim=True) + SMALLEST**2).sqrt()
 
 
-def distance_term(form: str, logits: Tensor, at: Tensor, labels: Tensor, *, epsilon: float) -> Tensor:
+def distance_term(
+    form: str, logits: Tensor, at: Tensor, labels: Tensor, *, epsilon: float, relative: bool = False
+) -> Tensor:
     """float [B]: the form "A", "B" or "C" of each image of a batch, differentiable in the weights.
 
     logits: float [B,K], made of `at`, float [B,...]. labels: int64 [B]. With g_c and g_d the gradients of the
     cross-entropy for the label and for its distractor, g_c - g_d is the gradient of f_d - f_c. In "A" and "B" it is
-    measured in root mean squares of f_d - f_c over the batch, so that larger logits alone gain nothing.
+    measured in root mean squares of f_d - f_c over the batch, so that larger logits alone gain nothing. relative: also
+    per relative change of `at`, whose norm is taken over the batch in the same way: for maps, which have no unit.
     """
     wrong = distractor(logits.detach(), labels)
     if form == "C":
@@ -40,7 +43,8 @@ def distance_term(form: str, logits: Tensor, at: Tensor, labels: Tensor, *, epsi
         return torch.exp(-(right - other).square().sum(1))
     gap = (logits.gather(1, wrong[:, None]) - logits.gather(1, labels[:, None]))[:, 0]
     size = gap.square().mean() + SMALLEST
-    squared = response(gap, at).square().sum(1) / size + epsilon
+    unit = at.flatten(1).square().sum(1).mean() if relative else 1.0
+    squared = response(gap, at).square().sum(1) * unit / size + epsilon
     return 1 / squared if form == "A" else -squared.log()
 
 
@@ -95,7 +99,8 @@ class Danil(Responding):
         if step.done < self.warmup or self.weight == 0:
             return {}
         logits, at = self.responding(step, share=self.share)
-        term = distance_term(self.term, logits, at, step.labels[: len(logits)], epsilon=self.epsilon).mean()
+        labels, relative = step.labels[: len(logits)], self.where == FEATURE
+        term = distance_term(self.term, logits, at, labels, epsilon=self.epsilon, relative=relative).mean()
         self.total, self.asked = self.total + term.detach().double(), self.asked + 1
         return {"distance": self.weight * term}
 
