@@ -8,6 +8,7 @@ from typing import Any
 from pages import held, line, made_by, rule, signed
 
 from trueread import Estimate
+from trueread.audit.finding import warnings_in
 from trueread.paper.pneumonia import COLUMNS, MAPS, SPLIT
 from trueread.stats import METRICS
 
@@ -130,7 +131,7 @@ def _text(row: Json, key: str) -> str:
 def _claims(row: Json) -> list[str]:
     above = all(k in row["measures"] and Estimate.from_json(row["measures"][k]).low > 0 for k in OVER)
     named = _named(row)
-    warned = [note for note in row["notes"] if note.startswith("Warning")]
+    warned = warnings_in(row["notes"])
     return [
         f"{held(above)}: {named}: above both controls in pointing and mass.",
         f"{held(not warned)}: {named}: fit to be shown.{''.join(f' {note}' for note in warned)}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
@@ -12,6 +12,8 @@ import pandas as pd
 
 from trueread.audit.strip import Strip
 from trueread.stats import Comparison, Estimate, Statistic
+
+WARNING = "Warning: "
 
 
 class Better(StrEnum):
@@ -176,6 +178,11 @@ def verdict_of(estimate: Estimate, threshold: float | None, better: Better) -> V
     if low >= threshold:
         return Verdict.PASS
     return Verdict.FAIL if high < threshold else Verdict.WARN
+
+
+def warnings_in(notes: Iterable[str]) -> list[str]:
+    """Those of a finding's notes that advise against a use of what was found; they begin with WARNING."""
+    return [note for note in notes if note.startswith(WARNING)]
 
 
 def table_to_json(table: pd.DataFrame) -> dict[str, Any]:

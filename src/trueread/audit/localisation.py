@@ -16,6 +16,7 @@ from trueread.audit.boxes import average_precision_of_boxes, best_cut, boxes_of,
 from trueread.audit.changed import some_patients
 from trueread.audit.cue_strips import drawn_at_random
 from trueread.audit.cues import means
+from trueread.audit.finding import WARNING
 from trueread.audit.map_controls import centred, faithfulness, pointed_at, random_orders
 from trueread.audit.strip import Panel, Strip
 from trueread.audit.subject import Member
@@ -322,28 +323,28 @@ def _failed(measures: dict[str, Measure]) -> list[str]:
     said = []
     empty = measures["empty"].estimate.value if "empty" in measures else 0.0
     if empty > EMPTY:
-        said.append(f"Warning: {empty:.0%} of the maps are empty; what is said below is of the others.")
+        said.append(f"{WARNING}{empty:.0%} of the maps are empty; what is said below is of the others.")
     for key in ("random-weights", "under-noise"):
         if key not in measures:
             said.append(
-                f"Warning: '{OTHERS[key][0]}' is not defined, because maps are empty. Do not show any as reasons."
+                f"{WARNING}'{OTHERS[key][0]}' is not defined, because maps are empty. Do not show any as reasons."
             )
     for key, what in (("random-weights", "with random weights"), ("shuffled-labels", "after shuffled labels")):
         alike = measures[key].estimate.value if key in measures else 0.0
         if alike > ALIKE:
             said.append(
-                f"Warning: maps hardly depend on what was learned: {what} they are alike by {alike:.2f} (rank "
+                f"{WARNING}maps hardly depend on what was learned: {what} they are alike by {alike:.2f} (rank "
                 f"correlation; more than {ALIKE:g}). Do not show them as reasons."
             )
     steady = measures["under-noise"].estimate if "under-noise" in measures else None
     if steady is not None and steady.value < STEADY:
         said.append(
-            f"Warning: maps move under noise that nobody sees: rank correlation {steady.value:.2f} (less than "
+            f"{WARNING}maps move under noise that nobody sees: rank correlation {steady.value:.2f} (less than "
             f"{STEADY:g}). Do not show single maps as reasons."
         )
     for key, what in (("mass-over-centre", CENTRE), ("mass-over-random", "the maps of random weights")):
         if key in measures and measures[key].estimate.low <= 0:
-            said.append(f"Warning: maps hold no more of the mask than {what} would.")
+            said.append(f"{WARNING}maps hold no more of the mask than {what} would.")
     return said
 
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from trueread.audit.base import compare_findings
-from trueread.audit.finding import Finding
+from trueread.audit.finding import Finding, warnings_in
 from trueread.audit.localisation import Localisation
 from trueread.audit.performance import measure, threshold_of
 from trueread.audit.subject import Subject
@@ -180,17 +180,12 @@ def _row(backbone: str, subject: Subject, finding: Finding, wanted: Scale, secon
         "abstained": _abstained(subject),
         "maps": {k: maps.measures[k].estimate.to_json() for k in MAPS if k in maps.measures},
         "layer": maps.notes[0],
-        "warnings": warnings_of(maps),
+        "warnings": warnings_in(maps.notes),
         "seconds": seconds,
     }
 
 
 MAPS = ("insertion-over-random", "deletion-over-random", "random-weights", "under-noise", "empty")
-
-
-def warnings_of(finding: Finding) -> list[str]:
-    """What a reader has to know before any of its maps is looked at."""
-    return [note for note in finding.notes if note.startswith("Warning")]
 
 
 def _abstained(subject: Subject) -> dict[str, Any]:
@@ -233,7 +228,7 @@ def located(wanted: Scale, folder: Path, data: Path | None) -> list[dict[str, An
         auroc = measure(subject, "auroc").estimate.to_json()
         for layer, how in product(layers, HOWS):
             found = Localisation(images=wanted.images, how=how, layer=layer).run(subject)
-            unfit = "-unfit" if warnings_of(found) else ""  # a picture has no words to warn with, but a name
+            unfit = "-unfit" if warnings_in(found.notes) else ""  # a picture has no words to warn with, but a name
             for strip in found.strips:
                 write_strip(strip, folder / f"places-{slug(backbone)}-{slug(how)}-{slug(layer)}{unfit}.png")
             rows.append({

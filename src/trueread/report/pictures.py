@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from trueread.audit.finding import warnings_in
 from trueread.report.evidence import LEVELS, evidence_palette
 from trueread.report.gallery import KINDS
 from trueread.report.summary import Json
@@ -91,7 +92,7 @@ def _doubts(summary: Json, method: str) -> list[str]:
     found = next((f for f in findings if f["audit"] == "localisation" and f.get("measures")), None)
     if found is None:
         return ["Whether these maps are fit to be shown as reasons was not checked; the audit localisation does that."]
-    return [note for note in found.get("notes") or [] if note.startswith("Warning")]
+    return warnings_in(found.get("notes") or [])
 
 
 def scale_stops() -> list[tuple[str, str, float]]:
