@@ -19,6 +19,7 @@ import curvssl_page
 import danil_page
 import nonrobust_page
 import pneumonia_page
+import readme_table
 import reliability_page
 import shortcut_page
 import specialist_page
@@ -247,23 +248,7 @@ def readme() -> str:
     text = README.read_text()
     before, begin, rest = text.partition("<!-- results -->")
     _, end, after = rest.partition("<!-- /results -->")
-    path = HERE / "results" / "erm.json"
-    table = erm_summary(json.loads(path.read_text())) if path.is_file() else ""
-    return f"{before}{begin}\n{table}\n{end}{after}"
-
-
-def erm_summary(result: dict[str, Any]) -> str:
-    """Cohort, test set, AUROC and balanced accuracy of plain training."""
-    lines = [
-        "Plain training on a CPU, 3 seeds, patient-wise or official splits; 95 % intervals.",
-        "",
-        "| cohort | test set | AUROC | balanced accuracy |",
-        "|---|---|---|---|",
-    ]
-    for row in result["rows"].values():
-        auroc, balanced = (Estimate.from_json(row["measures"][k]).text() for k in ("auroc", "balanced-accuracy"))
-        lines.append(f"| {row['cohort']} | {_test_set(row)} | {auroc} | {balanced} |")
-    return "\n".join(lines)
+    return f"{before}{begin}\n{readme_table.table(_result)}\n{end}{after}"
 
 
 def main() -> None:
