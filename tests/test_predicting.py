@@ -23,7 +23,7 @@ from trueread.cohort.split import apply_split, assign_splits
 from trueread.errors import InputError, NotMeasured
 from trueread.exporting import export
 from trueread.imagefile.decode import on_original
-from trueread.model.card import Card
+from trueread.model.card import Card, MapCheck
 from trueread.model.classifier import Classifier
 from trueread.model.limits import abstentions, distances, margins
 from trueread.model.predictor import ProbabilityFunction
@@ -262,9 +262,32 @@ class TestPlaces:
         assert [m.get("BurnedInAnnotation") for m in made] == ["YES", "YES", None]  # pixels as they were
         assert made[0].ImageType == ["DERIVED", "SECONDARY"]
         assert made[0].ImageComments.startswith("Evidence for bright, probability ")
+        assert "was not checked" in made[0].ImageComments
         shown = made[0].pixel_array
         assert shown.shape == (512, 512, 3)
         assert np.ptp(shown.astype(int), axis=2).max() > 20  # coloured
+
+    def test_what_was_found_of_its_maps_is_said_beside_them(self, model, pictures, tmp_path, monkeypatch):
+        """By the name of a picture, the comment of a capture, and aloud."""
+        one = sorted(pictures.rglob("*.png"))[:1]
+        for k, (checked, said, ending) in enumerate((
+            (None, "was not checked", ""),
+            (MapCheck(how="grad-cam", warnings=["Warning: maps move."]), "maps move", "-unfit"),
+            (MapCheck(how="grad-cam++", warnings=["Warning: maps move."]), "was not checked", ""),
+            (MapCheck(how="grad-cam", warnings=[]), "", ""),
+        )):  # fmt: skip
+            heard: list[str] = []
+            monkeypatch.setattr(predicting, "say", heard.append)
+            asked = Classifier.load(model)
+            asked.card.maps = checked
+            asked.save(tmp_path / "model")
+            predicting.predict(tmp_path / "model", one, explain=tmp_path / f"{k}", dicom=tmp_path / f"{k}")
+            [capture], [picture] = (list((tmp_path / f"{k}").glob(p)) for p in ("*.dcm", "*.png"))
+            comment = dcmread(capture).ImageComments
+            assert said in " ".join(heard)
+            assert said in comment
+            assert bool(said) == ("maps" in comment)
+            assert picture.stem == f"00000-{one[0].stem}{ending}"
 
     def test_dicom_files_of_a_folder_need_no_ending(self, tmp_path):
         (tmp_path / "in").mkdir()

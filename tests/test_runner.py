@@ -21,6 +21,7 @@ from trueread.cells import cell_folder
 from trueread.cohort.split import assign_splits, save_split
 from trueread.errors import InputError
 from trueread.method.base import METHODS, Method
+from trueread.model.card import read_card
 from trueread.model.classifier import Classifier
 from trueread.options import validate
 from trueread.runner import run_study
@@ -277,6 +278,22 @@ class TestResume:
         assert trained == ["erm, seed 0"]
         assert [f["audit"] for f in findings_of(tmp_path)["erm"]] == ["performance"]
         assert findings_of(tmp_path)["erm"][0]["threshold"] == 0.99
+
+    def test_what_was_found_of_its_maps_goes_into_the_cards(self, tmp_path, trained, monkeypatch):
+        """Of the network's last map, and again when it is asked again."""
+        cards = [cell_folder(tmp_path, "erm", seed) / "model" for seed in (0, 1)]
+        run(tmp_path, seeds=2, audits=["performance", {"name": "localisation", "images": 8, "layer": "stage3"}])
+        assert [read_card(card).maps for card in cards] == [None, None]
+        for steady in (-1.0, 1.1):  # from which rank correlation on, under noise, maps are steady
+            monkeypatch.setattr("trueread.audit.localisation.STEADY", steady)
+            run(tmp_path, seeds=2, audits=["performance", {"name": "localisation", "images": 8}])
+            notes = findings_of(tmp_path)["erm"][1]["notes"]
+            for maps in (read_card(card).maps for card in cards):
+                assert maps is not None
+                assert maps.how == "grad-cam"
+                assert maps.warnings == [n for n in notes if n.startswith("Warning")]
+                assert any("under noise" in w for w in maps.warnings) == (steady > 1)
+        assert trained == ["erm, seed 0", "erm, seed 1"]
 
     def test_where_it_runs_may_change(self, tmp_path, trained):
         run(tmp_path)

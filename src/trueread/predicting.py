@@ -27,6 +27,7 @@ from trueread.model.predictor import Predictor, device_of
 from trueread.progress import say, track
 from trueread.report.capture import SIDE, Captures
 from trueread.report.evidence import overlay
+from trueread.report.pictures import UNCHECKED, UNFIT, doubts_of
 from trueread.stats import decide
 from trueread.training.batches import batch_slices
 
@@ -159,7 +160,7 @@ def _answers(predictor: Predictor, part: Part, pictures: Pictures, files: Sequen
         maps = _maps(predictor, images, torch.from_numpy(target).to(images.device), pictures)
         boxes = [boxes_of(m, cut=pictures.cut) for m in maps]
         shown = [f"{card.classes[t]}, probability {p[i, t]:.3f}" for i, t in enumerate(target)]
-        _draw(part, maps, boxes, pictures, [files[i] for i in part.at], shown)
+        _draw(part, maps, boxes, pictures, [files[i] for i in part.at], shown, doubts_of(card, pictures.how))
         columns["evidence"] = [float(m.max()) for m in maps]
         columns["boxes"] = [_located(b, part.sizes[i], card) for i, b in enumerate(boxes)]
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
@@ -185,24 +186,27 @@ def _maps(predictor: Predictor, images: Tensor, target: Tensor, pictures: Pictur
         pictures.full_colour.append(float(maps.max()))
         layer = f"layer {found.layer}" if found.layer else "the image"
         say(f"evidence by {pictures.how} from {layer}; full colour is {maps.max():.3g} logit units.")
+        for doubt in doubts_of(predictor.card, pictures.how):
+            say(doubt)
     return maps
 
 
 def _draw(
     part: Part, maps: NDArray, boxes: Sequence[Sequence[Box]], pictures: Pictures, files: Sequence[Path],
-    said: Sequence[str],
+    said: Sequence[str], doubts: Sequence[str],
 ) -> None:  # fmt: skip
     full_colour = pictures.full_colour[0] if pictures.full_colour else 0.0
+    unfit = UNFIT if any(d != UNCHECKED for d in doubts) else ""
     for i, (position, image) in enumerate(zip(part.at, part.images.numpy(), strict=True)):
-        name = f"{position:05d}-{files[i].stem}"
+        name = f"{position:05d}-{files[i].stem}{unfit}"
         draw = partial(overlay, image, maps[i], white=1.0, full_colour=full_colour, boxes=boxes[i])
         if pictures.overlays is not None:
             with writing(pictures.overlays, option="--explain"):
                 draw().save(pictures.overlays / f"{name}.png")
         if pictures.captures is not None:
             with writing(pictures.captures.folder, option="--dicom"):
-                picture = draw(side=SIDE)
-                pictures.captures.write(picture, name, source=files[i], said=f"Evidence for {said[i]}.")
+                comment = " ".join([f"Evidence for {said[i]}.", *doubts])
+                pictures.captures.write(draw(side=SIDE), name, source=files[i], said=comment)
 
 
 def _located(boxes: Sequence[Box], original: NDArray[np.int64], card: Card) -> list[dict[str, float]]:

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from trueread.audit.base import AUDITS, Audit, build_audits, compare_findings, merged_thresholds, run_audits
-from trueread.audit.finding import Difference, Finding, table_to_json
+from trueread.audit.finding import Difference, Finding, table_to_json, warnings_in
+from trueread.audit.localisation import Localisation
 from trueread.audit.subject import Member, Subject
 from trueread.cells import (
     cell_folder,
@@ -34,6 +35,7 @@ from trueread.cohort.split import apply_split, assign_splits, split_note
 from trueread.errors import InputError
 from trueread.files import write_csv, write_json
 from trueread.method.base import METHODS, Method, build_method
+from trueread.model.card import MapCheck, write_card
 from trueread.model.classifier import Classifier
 from trueread.progress import say
 from trueread.record import cohort_facts, environment, metrics_table, threshold_facts, today, write_lists
@@ -117,10 +119,22 @@ def _audit_and_report(
 ) -> None:
     subjects = [trained_method(study, cohort, section, folder) for section in study.methods]
     findings = [(s.name, run_audits(s, audits, thresholds=study.thresholds)) for s in subjects]
+    for subject, (_, found) in zip(subjects, findings, strict=True):
+        _keep_map_check(audits, subject, found, folder)
     differences = compare_findings(findings[0], findings[1:], subjects[0])
     _write_results(
         study, cohort, subjects, findings, differences, folder, command, time.perf_counter() - start, checked
     )
+
+
+def _keep_map_check(audits: Sequence[Audit], subject: Subject, findings: Sequence[Finding], folder: Path) -> None:
+    """What was found of the maps that `predict` draws goes into the cards, so that it can be said beside them."""
+    for audit, finding in zip(audits, findings, strict=True):
+        if isinstance(audit, Localisation) and audit.layer == "auto" and finding.measures:
+            for member in subject.members:
+                card = member.predictor.card
+                card.maps = MapCheck(how=audit.how, warnings=warnings_in(finding.notes))
+                write_card(card, cell_folder(folder, subject.name, member.seed) / "model")
 
 
 def load_data(study: Study) -> Cohort:

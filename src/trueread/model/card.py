@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from trueread.errors import InputError
+from trueread.files import write_json
 from trueread.options import validate
 
 CARD_FILE = "card.json"
@@ -30,6 +31,18 @@ class Limits(BaseModel):
     margin: float = Field(ge=0)
     distance: float | None = Field(default=None, ge=0)
     rule: str = Field(description="how both were chosen, and on what")
+
+
+class MapCheck(BaseModel):
+    """What the audit `localisation` says of a classifier's maps.
+
+    how: the kind of map, of the layer that is taken by default. warnings: why not to show them as reasons; none if fit.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    how: str
+    warnings: list[str]
 
 
 class Card(BaseModel):
@@ -62,6 +75,7 @@ class Card(BaseModel):
     threshold_rule: str = "the most probable class"
     temperature: float = Field(default=1.0, gt=0)
     limits: Limits | None = None
+    maps: MapCheck | None = Field(default=None, description="None where nobody asked")
     training: dict[str, Any] = Field(default_factory=dict, description="method, seed, epochs, selection rule, ...")
     data_digest: str = ""
     versions: dict[str, str] = Field(default_factory=dict)
@@ -100,6 +114,11 @@ def foreign_card(
     if facts.get("threshold") is not None:  # the card's own default says that the most probable class wins
         facts.setdefault("threshold_rule", "as given")
     return validate(Card, facts, where="the description of this model", advice="Mend the description.")
+
+
+def write_card(card: Card, folder: Path) -> None:
+    """The card of the classifier in `folder`, complete or not at all."""
+    write_json(folder / CARD_FILE, card.model_dump())
 
 
 def read_card(folder: Path) -> Card:

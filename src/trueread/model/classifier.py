@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from trueread.cohort.cohort import Cohort
 from trueread.errors import InputError, NotMeasured, unknown
-from trueread.files import write_json
 from trueread.model.backbone import Stem, build_backbone
-from trueread.model.card import CARD_FILE, Card, foreign_card, read_card
+from trueread.model.card import Card, foreign_card, read_card, write_card
 from trueread.model.head import Head, build_head
 from trueread.model.predictor import Predictor, device_of
 from trueread.model.taps import capture, find_head, find_taps
@@ -211,7 +210,7 @@ class Classifier(nn.Module):
         save_weights(self.network, folder / WEIGHTS_FILE)
         if self.typical is not None:
             save_tensors({TYPICAL: self.typical}, folder / TYPICAL_FILE)
-        write_json(folder / CARD_FILE, self.card.model_dump())
+        write_card(self.card, folder)
         return folder
 
     @classmethod

@@ -24,6 +24,7 @@ from trueread.paper.bench import Arm, Bench
 from trueread.paper.cohorts import paper_cohort
 from trueread.progress import say
 from trueread.report.evidence import write_strip
+from trueread.report.pictures import UNFIT
 from trueread.report.words import slug
 from trueread.stats import Statistic, decide, weighted_mean
 from trueread.stats.bootstrap import row_mean
@@ -228,7 +229,7 @@ def located(wanted: Scale, folder: Path, data: Path | None) -> list[dict[str, An
         auroc = measure(subject, "auroc").estimate.to_json()
         for layer, how in product(layers, HOWS):
             found = Localisation(images=wanted.images, how=how, layer=layer).run(subject)
-            unfit = "-unfit" if warnings_in(found.notes) else ""  # a picture has no words to warn with, but a name
+            unfit = UNFIT if warnings_in(found.notes) else ""
             for strip in found.strips:
                 write_strip(strip, folder / f"places-{slug(backbone)}-{slug(how)}-{slug(layer)}{unfit}.png")
             rows.append({

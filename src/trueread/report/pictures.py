@@ -10,11 +10,14 @@ from pathlib import Path
 from PIL import Image
 
 from trueread.audit.finding import warnings_in
+from trueread.model.card import Card
 from trueread.report.evidence import LEVELS, evidence_palette
 from trueread.report.gallery import KINDS
 from trueread.report.summary import Json
 from trueread.report.words import reason
 
+UNCHECKED = "Whether these maps are fit to be shown as reasons was not checked; the audit localisation does that."
+UNFIT = "-unfit"  # ends the name of a picture's file whose map that audit warns of, for it has no words to warn with
 WEBP_QUALITY = 90  # for the page only; the gallery's folder keeps the pictures without loss
 EXPLANATIONS = {
     "right": "Drawn at random from the right decisions, class after class.",
@@ -86,12 +89,17 @@ def gallery_views(summary: Json, folder: Path, *, per_kind: int | None = None) -
     return views
 
 
+def doubts_of(card: Card, how: str) -> list[str]:
+    """What its card says against showing a classifier's maps of a kind as reasons."""
+    return [UNCHECKED] if card.maps is None or card.maps.how != how else card.maps.warnings
+
+
 def _doubts(summary: Json, method: str) -> list[str]:
     """What the localisation audit warns of, or that it was not asked."""
     findings = [f for m in summary.get("methods") or [] if m["name"] == method for f in m.get("findings") or []]
     found = next((f for f in findings if f["audit"] == "localisation" and f.get("measures")), None)
     if found is None:
-        return ["Whether these maps are fit to be shown as reasons was not checked; the audit localisation does that."]
+        return [UNCHECKED]
     return warnings_in(found.get("notes") or [])
 
 
