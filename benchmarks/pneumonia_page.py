@@ -79,7 +79,18 @@ def _maps(rows: list[Json]) -> list[str]:
     for row in rows:
         cells = [Estimate.from_json(row["maps"][k]).text() if k in row["maps"] else "-" for k in MAPS]
         lines.append(line([row["backbone"], *cells, row["layer"].partition(" class, from ")[2].partition(",")[0]]))
-    return [*lines, "", *(f"- {row['backbone']}: {said}" for row in rows for said in row["warnings"])]
+    lines += ["", *(f"- {_faithful(row)}" for row in rows)]
+    return [*lines, *(f"- {row['backbone']}: {said}" for row in rows for said in row["warnings"])]
+
+
+def _faithful(row: Json) -> str:
+    inserted, deleted = (Estimate.from_json(row["maps"][k]) for k in ("insertion-over-random", "deletion-over-random"))
+    told = [("insertion", inserted.low > 0), ("deletion", deleted.high < 0)]
+    by = [name for name, is_shown in told if is_shown]
+    said = (
+        f"the strongest places matter more than random ones, by {' and '.join(by) or 'neither insertion nor deletion'}"
+    )
+    return f"{held(bool(by))}: {row['backbone']}: {said}."
 
 
 def _variations(result: Json) -> list[str]:

@@ -217,13 +217,16 @@ class TestAudit:
             return {k.replace("_", "-"): measure for k, measure in made.items()}
 
         fit = {"random_weights": 0.2, "under_noise": 0.9, "mass_over_centre": 0.3, "mass_over_random": 0.3}
+        fit |= {"insertion_over_random": 0.04, "deletion_over_random": -0.2}  # one of them is enough
         assert _failed(of(**fit)) == []
+        assert _failed(of(**fit | {"insertion_over_random": 0.2, "deletion_over_random": 0.1})) == []
         without = {k: v for k, v in fit.items() if k != "random_weights"}
         assert "is not defined, because maps are empty" in _failed(of(**without))[0]
         assert "60% of the maps are empty" in _failed(of(**fit, empty=0.6))[0]
         for key, value, said in (
             ("random_weights", 0.6, "hardly depend on what was learned"),
             ("under_noise", 0.4, "move under noise"),
+            ("deletion_over_random", 0.04, "no more than random ones"),
             ("mass_over_centre", 0.02, "than a blob in the middle would"),
             ("mass_over_random", -0.1, "than the maps of random weights would"),
         ):

@@ -342,6 +342,9 @@ def _failed(measures: dict[str, Measure]) -> list[str]:
             f"{WARNING}maps move under noise that nobody sees: rank correlation {steady.value:.2f} (less than "
             f"{STEADY:g}). Do not show single maps as reasons."
         )
+    order = [measures[k].estimate for k in ("insertion-over-random", "deletion-over-random") if k in measures]
+    if len(order) == 2 and order[0].low <= 0 and order[1].high >= 0:
+        said.append(f"{WARNING}the strongest places matter no more than random ones (insertion, deletion).")
     for key, what in (("mass-over-centre", CENTRE), ("mass-over-random", "the maps of random weights")):
         if key in measures and measures[key].estimate.low <= 0:
             said.append(f"{WARNING}maps hold no more of the mask than {what} would.")
