@@ -6,7 +6,7 @@ from itertools import groupby
 from typing import Any
 
 import pandas as pd
-from pages import held, line, made_by, rule, signed, svg
+from pages import held, line, made_by, rule, shown, signed, svg
 
 from trueread import Estimate, Figure
 from trueread.paper.curvssl import BARLOW, CHOSEN, COLUMNS, OURS, SCRATCH
@@ -40,7 +40,7 @@ def _frozen(rows: list[Json]) -> list[str]:
     head = ["frozen", "linear layer", "20 neighbours", "effective rank"]
     lines = [line(head), rule(len(head))]
     for row in rows:
-        cells = [Estimate.from_json(row["measures"][k]).text() for k in ("linear", "nearest")]
+        cells = [shown(row["measures"][k]) for k in ("linear", "nearest")]
         lines.append(line([row["arm"], *cells, f"{row['rank']:.1f}"]))
     return lines
 
@@ -52,7 +52,7 @@ def _tuned(result: Json, name: str) -> list[str]:
     head = ["fine-tuned, balanced accuracy", *(f"{s:.0%} of the labels" for s in shares)]
     lines = [line(head), rule(len(head))]
     for arm, some in groupby(rows, key=lambda r: r["arm"]):
-        found = {r["share"]: Estimate.from_json(r["measures"][COLUMNS[0]]).text() for r in some}
+        found = {r["share"]: shown(r["measures"][COLUMNS[0]]) for r in some}
         lines.append(line([arm, *(found[s] for s in shares)]))
     return lines
 
@@ -95,7 +95,7 @@ def _variations(result: Json) -> list[str]:
     lines = ["", "### Single choices", "", f"Of curvssl on {result['variations'][0]['cohort']}, one seed.", ""]
     lines += [line(head), rule(len(head))]
     for row in result["variations"]:
-        cells = [Estimate.from_json(row["measures"][k]).text() for k in ("linear", "nearest")]
+        cells = [shown(row["measures"][k]) for k in ("linear", "nearest")]
         lines.append(line([row["what"], *cells, f"{row['rank']:.1f}"]))
     return lines
 

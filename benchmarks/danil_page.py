@@ -6,7 +6,7 @@ from itertools import groupby
 from math import exp
 from typing import Any
 
-from pages import held, line, made_by, rule, signed
+from pages import held, line, made_by, rule, shown, signed
 
 from trueread import Estimate
 from trueread.audit.distractor import VALUES
@@ -31,10 +31,11 @@ def section(result: Json) -> str:
     lines = [
         f"## {result['title']} ({result['scale']})",
         "",
-        "What the arms and columns are: [Protocols](papers.md#danil). Last epoch; 95 % intervals by patient, mean over "
-        "seeds. What a step takes is measured [by itself](#speed-on-a-cpu). At most "
-        f"{result['setting']['train_images']:,} training images, {_trained(result)}. As published: listed by "
-        "Marrakchi, Makansi and Brox (2021), *MICCAI*, on other splits.",
+        "What the arms and columns are: [Protocols](papers.md#danil). Last epoch; 95 % intervals by patient, ± "
+        "standard deviation over seeds. For two classes the form of the term, and that it is relative to the last "
+        "map, was changed after results on these cohorts had been seen. What a step takes is measured [by "
+        f"itself](#speed-on-a-cpu). At most {result['setting']['train_images']:,} training images, "
+        f"{_trained(result)}. As published: listed by Marrakchi, Makansi and Brox (2021), *MICCAI*, on other splits.",
     ]
     for name, some in groupby(result["rows"], key=lambda r: r["cohort"]):
         rows = list(some)
@@ -45,7 +46,7 @@ def section(result: Json) -> str:
         size = result["setting"]["sizes"][name]
         lines += ["", f"### {name}: {rows[0]['classes']} classes, {size} px", "", line(head), rule(len(head))]
         for row in rows:
-            cells = [Estimate.from_json(row["measures"][c]).text() for c in columns]
+            cells = [shown(row["measures"][c]) for c in columns]
             if told:
                 both = published.get(row["arm"])
                 cells.append("-" if both is None else f"{both[0]:.3f} / {both[1]:.3f}")
@@ -110,7 +111,7 @@ def _distractors(result: Json) -> list[str]:
         lines += ["", line(head), rule(len(head))]
         for row in rows:
             known = row["measures"]
-            cells = [Estimate.from_json(known[k]).text() if k in known else "-" for k in keys]
+            cells = [shown(known[k]) if k in known else "-" for k in keys]
             pairs = [f"{p['true class']} for {p['distractor']} ({p['taken for it']:.0f})" for p in row["pairs"][:3]]
             lines.append(line([row["arm"], *cells, ", ".join(pairs)]))
     return lines
@@ -125,7 +126,7 @@ def _variations(result: Json) -> list[str]:
     lines = ["", "### Single choices", "", f"Of DANIL on {first['cohort']}, one seed.", "", line(head), rule(len(head))]
     for row in result["variations"]:
         terms = [t for t in row["told"][0]["term_by_epoch"] if t is not None]
-        texts = [Estimate.from_json(row["measures"][k]).text() for k in keys]
+        texts = [shown(row["measures"][k]) for k in keys]
         lines.append(line([row["what"], *texts, f"{terms[0]:.3f}, {terms[-1]:.3f}" if terms else "-"]))
     return lines
 

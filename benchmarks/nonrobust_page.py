@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any
 
 import pandas as pd
-from pages import held, line, made_by, rule, signed, svg
+from pages import held, line, made_by, rule, shown, signed, svg
 
 from trueread import Estimate
 from trueread.audit.finding import Figure
@@ -18,6 +18,7 @@ HEAD = [
     "s",
 ]  # fmt: skip
 KEYS = ("clean", "auroc", "robust", "corrupted", "smallest-change")
+AUGMENT = "corruption-augment"
 NEXT = "next-class"
 FAMILIES = ("digital", "noise", "blur", "colour", "task-specific")
 
@@ -31,7 +32,8 @@ def section(result: Json) -> str:
         "",
         "What the arms and columns are: [Protocols](papers.md#nonrobust). Balanced accuracy unless named otherwise, on "
         "test images as they are, attacked (PGD, L2, epsilon as given), and corrupted "
-        "([corruption](audits/corruption.md)); 95 % intervals by patient, mean over seeds; s: seconds of training.",
+        "([corruption](audits/corruption.md)); 95 % intervals by patient, ± standard deviation over seeds; s: seconds "
+        f"of training. *Clean* is of all test images, the others of at most {result['setting']['images']}.",
     ]
     for cohort, rows in of_cohorts(result["rows"]):
         first = rows[0]
@@ -65,17 +67,17 @@ def claims(rows: list[Json], differences: list[Json]) -> list[str]:
     for arm in (D_RAND, D_DET):
         if arm in found:
             clean = found[arm]["clean"]
-            said.append(f"{held(clean.low > chance)}: {arm} is above chance on images as they are; {clean.text()}.")
+            said.append(f"{held(clean.low > chance)}: {arm} is above chance on images as they are; {shown(clean)}.")
     if D_DET in found:
-        text = found[D_DET][NEXT].text()
+        text = shown(found[D_DET][NEXT])
         said.append(f"Against the class after the true one, which is what is seen in its images, d_det has {text}.")
     for arm in (NOISE, SHUFFLED):
         clean = found[arm]["clean"]
-        said.append(f"{held(clean.low <= chance <= clean.high)}: {arm} is at chance; {clean.text()}.")
+        said.append(f"{held(clean.low <= chance <= clean.high)}: {arm} is at chance; {shown(clean)}.")
     student = D_DET if D_DET in found else D_RAND
     attacked = found[student]["robust"]
     said.append(
-        f"{held(attacked.value < 0.5 * chance)}: {student} falls to nearly nothing under attack; {attacked.text()}."
+        f"{held(attacked.value < 0.5 * chance)}: {student} falls to nearly nothing under attack; {shown(attacked)}."
     )
     arm = robust_arm(rows)
     for key, sign, what in (
@@ -91,6 +93,11 @@ def claims(rows: list[Json], differences: list[Json]) -> list[str]:
     best = max(others, key=lambda pair: pair[1].value)
     if best[0] != arm:
         said.append(f"The best of them on corrupted images is {best[0]}; {signed(best[1])}.")
+    learned = {key: signed(_difference(differences, AUGMENT, key)) for key in ("corrupted", "clean")}
+    said.append(
+        f"{AUGMENT}, which learned these very corruptions, on corrupted images: {learned['corrupted']}; on clean ones: "
+        f"{learned['clean']}."
+    )
     return said
 
 
@@ -134,11 +141,7 @@ def _maps(result: Json) -> list[str]:
         rule(len(head)),
     ]  # fmt: skip
     for row in result["stability"]:
-        texts = [
-            Estimate.from_json(row["measures"][f"{what}-{kind}"]).text()
-            for kind in kinds
-            for what in ("spearman", "gini")
-        ]
+        texts = [shown(row["measures"][f"{what}-{kind}"]) for kind in kinds for what in ("spearman", "gini")]
         lines.append(line([row["cohort"], row["arm"], *texts]))
     return lines
 
@@ -167,7 +170,7 @@ def figure_name(result: Json) -> str:
 
 
 def _cells(row: Json) -> list[str]:
-    texts = [Estimate.from_json(row["measures"][k]).text() for k in KEYS]
+    texts = [shown(row["measures"][k]) for k in KEYS]
     rates = [told.get("nonrobust-only", {}).get("fooling_rate") for told in row["told"]]
     known = [rate for rate in rates if rate is not None]
     rate = "-" if not known else f"{sum(known) / len(known):.0%}"

@@ -22,8 +22,24 @@ def rule(n: int) -> str:
     return line(["---"] * n)
 
 
+def shown(found: Estimate | dict[str, Any]) -> str:
+    """An estimate with its interval and, of several seeds, their standard deviation."""
+    estimate = found if isinstance(found, Estimate) else Estimate.from_json(found)
+    return estimate.text() + _spread(estimate)
+
+
 def signed(found: Estimate) -> str:
-    return f"{found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
+    """The same of a difference."""
+    return f"{found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f})" + _spread(found)
+
+
+def _spread(found: Estimate) -> str:
+    return "" if found.spread is None else f" ±{found.spread:.3f}"
+
+
+def alone(rows: Sequence[dict[str, Any]]) -> str:
+    """For a heading: that what is below it is of a single training each."""
+    return ", one seed" if {m["n_seeds"] for r in rows for m in r["measures"].values()} == {1} else ""
 
 
 def held(holds: bool) -> str:

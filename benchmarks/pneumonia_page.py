@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import groupby
 from typing import Any
 
-from pages import held, line, made_by, rule, signed
+from pages import held, line, made_by, rule, shown, signed
 
 from trueread import Estimate
 from trueread.audit.finding import warnings_in
@@ -55,7 +55,7 @@ def _backbones(rows: list[Json]) -> list[str]:
     head = ["backbone", *(METRICS[c].title for c in COLUMNS), "published: accuracy, F1, AUROC, sens., spec."]
     lines = [line(head), rule(len(head))]
     for row in rows:
-        cells = [Estimate.from_json(row["measures"][c]).text() for c in COLUMNS]
+        cells = [shown(row["measures"][c]) for c in COLUMNS]
         published = PUBLISHED.get(row["backbone"])
         cells.append("-" if published is None else " / ".join(f"{v:.3f}" for v in published))
         lines.append(line([row["backbone"], *cells]))
@@ -68,7 +68,7 @@ def _abstained(rows: list[Json]) -> list[str]:
     lines = ["", "### When not to rely on it", "", line(head), rule(len(head))]
     for row in rows:
         found = row["abstained"]
-        lines.append(line([row["backbone"], *(Estimate.from_json(found[k]).text() for k in found)]))
+        lines.append(line([row["backbone"], *(shown(found[k]) for k in found)]))
     return lines
 
 
@@ -77,7 +77,7 @@ def _maps(rows: list[Json]) -> list[str]:
     head = ["backbone", *(TITLES[k] for k in MAPS), "from"]
     lines = ["", "### Maps without masks", "", line(head), rule(len(head))]
     for row in rows:
-        cells = [Estimate.from_json(row["maps"][k]).text() if k in row["maps"] else "-" for k in MAPS]
+        cells = [shown(row["maps"][k]) if k in row["maps"] else "-" for k in MAPS]
         lines.append(line([row["backbone"], *cells, row["layer"].partition(" class, from ")[2].partition(",")[0]]))
     lines += ["", *(f"- {_faithful(row)}" for row in rows)]
     return [*lines, *(f"- {row['backbone']}: {said}" for row in rows for said in row["warnings"])]
@@ -105,7 +105,7 @@ def _variations(result: Json) -> list[str]:
     backbone = result["variations"][0]["backbone"]
     lines = ["", "### Single choices", "", f"Of {backbone}, one seed.", "", line(head), rule(len(head))]
     for row in result["variations"]:
-        values = [Estimate.from_json(row["measures"][k]).text() for k in keys]
+        values = [shown(row["measures"][k]) for k in keys]
         lines.append(line([row["what"], *values, apart.get(row["what"], "-")]))
     return lines
 
@@ -119,7 +119,7 @@ def _places(rows: list[Json]) -> list[str]:
         lines += ["", line(head), rule(len(head))]
         for row in found:
             cells = [_text(row, k) for k in PLACES]
-            auroc = Estimate.from_json(row["auroc"]).text()
+            auroc = shown(row["auroc"])
             lines.append(line([_named(row), auroc, *cells]))
         head = [name, *(k.replace("-over-centre", ", over a blob in the middle").replace(
             "-over-random", ", over random weights") for k in OVER)]  # fmt: skip
@@ -136,7 +136,7 @@ def _named(row: Json) -> str:
 
 
 def _text(row: Json, key: str) -> str:
-    return Estimate.from_json(row["measures"][key]).text() if key in row["measures"] else "-"
+    return shown(row["measures"][key]) if key in row["measures"] else "-"
 
 
 def _claims(row: Json) -> list[str]:

@@ -36,8 +36,10 @@ PUBLISHED = {"auroc": "AUROC", "accuracy": "accuracy"}
 INTRODUCTION = """# Results
 
 Generated from `results/*.json` by `make results`. Intervals are 95 %, by bootstrap over patients (over images where
-patients are not published); the spread is the standard deviation over seeds. Weights and thresholds were chosen on
-validation; the test set was read once.
+patients are not published): they are about other patients. Another training may differ by more: ± is the standard
+deviation over seeds. In the first section weights and thresholds were chosen on validation and the test set was read
+once. In the protocols test images were read more than once while methods were built; what was changed after results
+had been seen is said where it is.
 """
 
 
