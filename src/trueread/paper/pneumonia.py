@@ -121,19 +121,21 @@ class PneumoniaPaper(Paper):
         for what, (method, options) in VARIATIONS.items() if part == wanted.varied else ():
             train = recipe_of(part, **{**changes, **options})
             arm = Arm("recipe", method)
-            other = _bench(wanted, folder / part / "variations" / slug(what), train, seeds=1)
+            kept = folder / part / "variations" / slug(what) if what != AS_IT_IS else folder / part
+            other = _bench(wanted, kept, train, seeds=1)
             subject = other.subject(arm, cohort)
             found[what] = [_performance(subject)]
-            row = _row(part, subject, found[what][0], wanted, other.seconds(arm))
-            rows["variations"].append({"what": what, **row})
+            row = {"what": what, "backbone": part, "measures": _values(found[what][0]), "seconds": other.seconds(arm)}
+            rows["variations"].append(row)
         if found:
             (first, mine), *others = found.items()
             rows["differences"] = [d.to_json() for d in compare_findings((first, mine), others, subject)]
         return rows
 
 
+AS_IT_IS = "as it is"
 VARIATIONS: dict[str, tuple[str, dict[str, Any]]] = {
-    "as it is": (METHOD, {}),
+    AS_IT_IS: (METHOD, {}),
     "without the loss's weights": ("focal+balanced-sampling", {}),
     "without the sampler": ("focal+class-weights", {}),
     "without either": ("focal", {}),
@@ -166,9 +168,13 @@ def _performance(subject: Subject) -> Finding:
     return Finding("performance", "", measures={key: measure(subject, key) for key in COLUMNS})
 
 
+def _values(finding: Finding) -> dict[str, Any]:
+    return {k: m.estimate.to_json() for k, m in finding.measures.items()}
+
+
 def _row(backbone: str, subject: Subject, finding: Finding, wanted: Scale, seconds: float) -> dict[str, Any]:
     """One backbone: measured, what its limits leave out, and what the localisation audit says without masks."""
-    values = {k: m.estimate.to_json() for k, m in finding.measures.items()}
+    values = _values(finding)
     say(f"{backbone}: accuracy {values['accuracy']['value']:.3f}, AUROC {values['auroc']['value']:.3f}")
     first = subject.members[0].predictor
     assert isinstance(first, Classifier)
@@ -234,6 +240,6 @@ def located(wanted: Scale, folder: Path, data: Path | None) -> list[dict[str, An
                 write_strip(strip, folder / f"places-{slug(backbone)}-{slug(how)}-{slug(layer)}{unfit}.png")
             rows.append({
                 "cohort": wanted.masked, "backbone": backbone, "how": how, "layer": layer, "auroc": auroc,
-                "measures": {k: m.estimate.to_json() for k, m in found.measures.items()}, "notes": found.notes,
+                "measures": _values(found), "notes": found.notes,
             })  # fmt: skip
     return rows
