@@ -125,8 +125,10 @@ class PneumoniaPaper(Paper):
             other = _bench(wanted, kept, train, seeds=1)
             subject = other.subject(arm, cohort)
             found[what] = [_performance(subject)]
-            row = {"what": what, "backbone": part, "measures": _values(found[what][0]), "seconds": other.seconds(arm)}
-            rows["variations"].append(row)
+            rows["variations"].append({
+                "what": what, "backbone": part, "n_weights": _n_weights(subject), "measures": _values(found[what][0]),
+                "seconds": other.seconds(arm),
+            })  # fmt: skip
         if found:
             (first, mine), *others = found.items()
             rows["differences"] = [d.to_json() for d in compare_findings((first, mine), others, subject)]
@@ -177,12 +179,11 @@ def _row(backbone: str, subject: Subject, finding: Finding, wanted: Scale, secon
     values = _values(finding)
     say(f"{backbone}: accuracy {values['accuracy']['value']:.3f}, AUROC {values['auroc']['value']:.3f}")
     first = subject.members[0].predictor
-    assert isinstance(first, Classifier)
     maps = Localisation(images=wanted.images).run(subject)
     return {
         "backbone": backbone,
         "weights": first.card.weights,
-        "n_weights": sum(p.numel() for p in first.parameters()),
+        "n_weights": _n_weights(subject),
         "measures": values,
         "abstained": _abstained(subject),
         "maps": {k: maps.measures[k].estimate.to_json() for k in MAPS if k in maps.measures},
@@ -190,6 +191,13 @@ def _row(backbone: str, subject: Subject, finding: Finding, wanted: Scale, secon
         "warnings": warnings_in(maps.notes),
         "seconds": seconds,
     }
+
+
+def _n_weights(subject: Subject) -> int:
+    """Of one member's network."""
+    first = subject.members[0].predictor
+    assert isinstance(first, Classifier)
+    return sum(p.numel() for p in first.parameters())
 
 
 MAPS = ("insertion-over-random", "deletion-over-random", "random-weights", "under-noise", "empty")
