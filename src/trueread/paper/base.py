@@ -46,6 +46,10 @@ class Paper:
         """What all parts share, of plain values."""
         return {"setting": asdict(self.scales[scale])}
 
+    def setting_of(self, part: str, scale: str) -> dict[str, Any]:
+        """What a part is measured with; with another setting it is measured again."""
+        return self.setting(scale)
+
 
 def run_paper(
     name: str, *, scale: str = SMOKE, out: str | Path | None = None, data: str | Path | None = None,
@@ -80,7 +84,7 @@ def run_paper(
     else:
         for p in wanted:
             rows = protocol.run_part(p, scale, folder, Path(given) if given else None)
-            write_json(_of_part(folder, p), {"setting": protocol.setting(scale), "tables": rows})
+            write_json(_of_part(folder, p), {"setting": protocol.setting_of(p, scale), "tables": rows})
     if part is not None:
         return _of_part(folder, part)
     result = {
@@ -106,7 +110,7 @@ def _done(protocol: Paper, part: str, scale: str, folder: Path) -> bool:
     path = _of_part(folder, part)
     if not path.exists():
         return False
-    if json.loads(path.read_text(encoding="utf-8")).get("setting") != plain(protocol.setting(scale)):
+    if json.loads(path.read_text(encoding="utf-8")).get("setting") != plain(protocol.setting_of(part, scale)):
         return False
     say(f"{part}: done before; remove {path} to have it measured again.")
     return True

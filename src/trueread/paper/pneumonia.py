@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -22,9 +22,8 @@ from trueread.model.limits import abstentions, distances, margins
 from trueread.paper.base import Paper, Rows, paper
 from trueread.paper.bench import Arm, Bench
 from trueread.paper.cohorts import paper_cohort
+from trueread.paper.places import HOWS, Ask, View, cams, located
 from trueread.progress import say
-from trueread.report.evidence import write_strip
-from trueread.report.pictures import UNFIT
 from trueread.report.words import slug
 from trueread.stats import Statistic, decide, weighted_mean
 from trueread.stats.bootstrap import row_mean
@@ -41,9 +40,26 @@ RECIPE: dict[str, Any] = {
     "batch_size": 32, "epochs": 10, "patience": 3, "select": "accuracy", "augment": "pneumonia",
 }  # fmt: skip
 SPLIT = {"val": 0.15, "test": 0.15, "seed": 42}
-HOWS: tuple[Literal["grad-cam", "grad-cam++"], ...] = ("grad-cam", "grad-cam++")
 COLUMNS = ("balanced-accuracy", "auroc", "accuracy", "f1", "sensitivity", "specificity")
-LOCALISATION = "localisation"  # the part with masks
+LOCALISATION = "localisation"  # the part whose maps are of a diagnosis
+LESION, REMEDY = "lesion-or-skin", "region-attention"  # parts that ask further, since maps of a diagnosis lie anywhere
+FURTHER: dict[str, dict[str, Ask]] = {  # by scale and part
+    "smoke": {REMEDY: Ask("phantom", {"compact": cams()}, ("erm", "region-attention"), {"epochs": 2})},
+    "cpu": {
+        LESION: Ask(
+            LESION, {"compact": cams("stage3"), "resnet18": cams(), "mobilenetv3_large_100": cams()},
+            train={"epochs": 12},
+        ),
+        REMEDY: Ask(
+            "ham10000", {"compact": (*cams(), View("occlusion", images=48, cut=0.5))}, ("erm", "region-attention"),
+            {"epochs": 12},
+        ),
+    },
+    "gpu": {
+        LESION: Ask(LESION, {"resnet18": cams("layer3")}, train={"epochs": 30}),
+        REMEDY: Ask("ham10000", {"resnet18": cams("layer3")}, ("erm", "region-attention"), {"epochs": 30}),
+    },
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -99,16 +115,23 @@ class PneumoniaPaper(Paper):
     }  # fmt: skip
 
     def parts(self, scale: str) -> list[str]:
-        wanted = self.scales[scale]
-        return [*wanted.backbones, LOCALISATION]
+        return [*self.scales[scale].backbones, LOCALISATION, *FURTHER.get(scale, {})]
 
     def setting(self, scale: str) -> dict[str, Any]:
         return super().setting(scale) | {"recipe": {"method": METHOD, **RECIPE}, "split": SPLIT}
 
+    def setting_of(self, part: str, scale: str) -> dict[str, Any]:
+        further = FURTHER.get(scale, {})
+        return super().setting_of(part, scale) | ({"ask": asdict(further[part])} if part in further else {})
+
     def run_part(self, part: str, scale: str, folder: Path, data: Path | None) -> Rows:
         wanted = self.scales[scale]
-        if part == LOCALISATION:
-            return {"places": located(wanted, folder / part, data)}
+        if part not in wanted.backbones:
+            ask = _ask(wanted) if part == LOCALISATION else FURTHER[scale][part]
+            masks: dict[str, Any] = {} if ask.cohort == "phantom" else {"mask": "mask"}
+            cohort = paper_cohort(ask.cohort, size=wanted.size, train_images=wanted.train_images, data=data, **masks)
+            places = located(ask, cohort, folder / slug(part), seeds=wanted.seeds, resamples=wanted.resamples)
+            return {"places": [{"part": part, **row} for row in places]}
         pooled: dict[str, Any] = {} if wanted.cohort == "phantom" else {"use_split": False}
         size, images = wanted.size, wanted.train_images
         cohort = paper_cohort(wanted.cohort, size=size, train_images=images, data=data, split=SPLIT, **pooled)
@@ -146,6 +169,15 @@ VARIATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "augmentation of radiographs": (METHOD, {"augment": "radiograph"}),
     "AdamW, warm-up, cosine": (METHOD, {"optimizer": "adamw", "schedule": "cosine", "warmup": 0.1}),
 }
+
+
+def _ask(wanted: Scale) -> Ask:
+    """What the scale says of maps against masks."""
+    views = {
+        backbone: tuple(View(how, layer, wanted.images) for layer, how in product(layers, HOWS))
+        for backbone, layers in wanted.located.items()
+    }
+    return Ask(wanted.masked, views, train={"weights": wanted.weights, **wanted.located_train})
 
 
 def _bench(wanted: Scale, folder: Path, train: dict[str, Any], *, seeds: int) -> Bench:
@@ -229,25 +261,3 @@ def _balanced(right: np.ndarray, labels: np.ndarray, asked: np.ndarray) -> Stati
     of_class = [np.where(asked & (labels == k), right, np.nan) for k in (0, 1)]
     each = weighted_mean(np.stack(of_class, axis=1))
     return lambda weights: row_mean(each(weights))
-
-
-def located(wanted: Scale, folder: Path, data: Path | None) -> list[dict[str, Any]]:
-    """Maps of some backbones against the masks of a cohort that has some."""
-    masks: dict[str, Any] = {} if wanted.masked == "phantom" else {"mask": "mask"}
-    cohort = paper_cohort(wanted.masked, size=wanted.size, train_images=wanted.train_images, data=data, **masks)
-    rows = []
-    for backbone, layers in wanted.located.items():
-        train = {"backbone": backbone, "weights": wanted.weights, **wanted.located_train}
-        bench = Bench(folder / backbone, train=train, seeds=wanted.seeds, resamples=wanted.resamples)
-        subject = bench.subject(Arm("erm", "erm"), cohort)
-        auroc = measure(subject, "auroc").estimate.to_json()
-        for layer, how in product(layers, HOWS):
-            found = Localisation(images=wanted.images, how=how, layer=layer).run(subject)
-            unfit = UNFIT if warnings_in(found.notes) else ""
-            for strip in found.strips:
-                write_strip(strip, folder / f"places-{slug(backbone)}-{slug(how)}-{slug(layer)}{unfit}.png")
-            rows.append({
-                "cohort": wanted.masked, "backbone": backbone, "how": how, "layer": layer, "auroc": auroc,
-                "measures": _values(found), "notes": found.notes,
-            })  # fmt: skip
-    return rows
