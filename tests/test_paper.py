@@ -9,16 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
 from tiny import tiny_cohort
 from trueread.audit.subject import Member, Subject
+from trueread.cohort.cohort import Cohort
 from trueread.commands import run_paper
 from trueread.errors import InputError
 from trueread.model.weights import read_weights
-from trueread.paper import base, cohorts, curvssl, danil, nonrobust, pneumonia, specialist, step_e
+from trueread.paper import base, cohorts, curvssl, danil, nonrobust, places, pneumonia, specialist, step_e
 from trueread.paper.base import Paper
 from trueread.paper.bench import Arm, Bench
 from trueread.paper.side_by_side import side_by_side
@@ -324,6 +326,9 @@ class TestPneumonia:
         monkeypatch.setattr(pneumonia.PneumoniaPaper, "scales", {"smoke": scale})
         chosen = {k: pneumonia.VARIATIONS[k] for k in ("cross-entropy alone", "the other head")}
         monkeypatch.setattr(pneumonia, "VARIATIONS", chosen)
+        ask = places.Ask("phantom", {"compact": (places.View("occlusion", images=16, cut=0.5),)}, ("region-attention",))
+        asked = replace(ask, train={"epochs": 1, "batch_size": 16})
+        monkeypatch.setattr(pneumonia, "FURTHER", {"smoke": {pneumonia.REMEDY: asked}})
         monkeypatch.setitem(cohorts.COHORTS, "phantom", {"source": "phantom", "n_images": 160})
 
     def test_recipe_variations_limits_and_maps(self, tmp_path, tiny, page):
@@ -336,16 +341,54 @@ class TestPneumonia:
         assert set(row["maps"]) == set(pneumonia.MAPS)
         assert [r["what"] for r in result["variations"]] == ["cross-entropy alone", "the other head"]
         assert result["variations"][1]["n_weights"] < row["n_weights"]
-        assert [r["how"] for r in result["places"]] == ["grad-cam", "grad-cam++"]
+        assert [(r["method"], r["how"]) for r in result["places"]] == [
+            ("erm", "grad-cam"), ("erm", "grad-cam++"), ("region-attention", "occlusion")
+        ]  # fmt: skip
+        drawn = {p.name.split("-unfit")[0] for p in tmp_path.rglob("places-*.png")}
+        assert len(drawn) == 3
         assert {"pointing", "mass", "box-precision", "mass-over-centre"} <= set(result["places"][0]["measures"])
         images = np.sum([s["images"] for s in result["split"][0].values()])
         assert images <= 160
         assert set(result["split"][0]) == {"train", "val", "test"}
-        assert "compact" in page("pneumonia", result)
+        assert "compact, region-attention, occlusion:" in page("pneumonia", result)
+
+    def test_a_part_asked_otherwise_is_measured_again_and_no_other(self, monkeypatch):
+        protocol = pneumonia.PneumoniaPaper()
+        before = {p: protocol.setting_of(p, "cpu") for p in protocol.parts("cpu")}
+        other = replace(pneumonia.FURTHER["cpu"][pneumonia.LESION], methods=("mixup",))
+        monkeypatch.setitem(pneumonia.FURTHER["cpu"], pneumonia.LESION, other)
+        assert [p for p in before if protocol.setting_of(p, "cpu") != before[p]] == [pneumonia.LESION]
 
     def test_backbones_whose_last_layer_alone_is_new(self):
         assert pneumonia.recipe_of("resnet18")["head"] == "mlp"
         assert pneumonia.recipe_of("efficientnet_b0")["head"] == "linear"
+
+
+def test_windows_of_skin_and_of_lesions_show_what_their_masks_say():
+    n, side = 60, 2 * cohorts.WINDOW
+    rng, y = np.random.default_rng(0), np.arange(side)
+    at, radius = rng.uniform(0.3, 0.7, (n, 2)) * side, rng.uniform(10, 60, n)
+    masks = np.stack([(y[:, None] - a) ** 2 + (y[None] - b) ** 2 < r**2 for (a, b), r in zip(at, radius, strict=True)])
+    masks[0], masks[1] = True, False  # all of it a lesion: no window fits; no lesion: skin alone
+    whose = np.broadcast_to(np.arange(n)[:, None, None], masks.shape)
+    images = np.stack([whose, masks * 200, whose], axis=1).astype(np.uint8)
+    table = pd.DataFrame({"id": [f"i{k}" for k in range(n)], "patient": [f"p{k}" for k in range(n)], "split": ""})
+    labels = np.arange(n) % 2
+    whole = Cohort("w", images, labels, table, ("a", "b"), "binary", masks=masks.astype(np.uint8))
+    cut = cohorts.lesion_or_skin(whole)
+    inside = cut.masks > 0
+    assert cut.classes == ("skin", "lesion")
+    assert cut.spatial == (cohorts.WINDOW, cohorts.WINDOW)
+    assert np.array_equal(cut.images[:, 1] > 0, inside)  # cut at the same place
+    assert np.array_equal([f"i{k}" for k in cut.images[:, 0, 0, 0]], cut.table["id"])  # of the same image
+    assert "i0" not in set(cut.table["id"])
+    share = inside.mean(axis=(1, 2))
+    assert (share[cut.labels == 0] == 0).all()
+    low, high = cohorts.PART_OF_IT
+    assert ((share[cut.labels == 1] >= low) & (share[cut.labels == 1] <= high)).all()
+    assert 0.2 < (cut.labels == 1).mean() < 0.9
+    middle = cohorts.WINDOW // 2
+    assert inside[cut.labels == 1, middle, middle].mean() < 0.5
 
 
 def test_trainings_with_other_settings_do_not_pass_for_these(tmp_path):
