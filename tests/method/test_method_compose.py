@@ -202,17 +202,13 @@ class TestEveryMethod:
         assert equal(other.state(), method.state())
         assert equal(other.sampling(fitted.ledger), method.sampling(fitted.ledger))
 
-    def test_gives_the_same_bits_twice(self, name):
-        runs = [fit(known(n=60), registered(name), tiny_config(augment="any"), quiet=True) for _ in range(2)]
-        assert equal(*(dict(r.classifier.network.state_dict()) for r in runs))
-
-    def test_does_not_look_at_the_test_split(self, name):
+    def test_gives_the_same_bits_twice_whatever_the_test_split_holds(self, name):
         cohort = known(n=60)
         images, labels = cohort.images.copy(), cohort.labels.copy()
         images[cohort.rows("test")] = 0
         labels[cohort.rows("test")] = 0
         poisoned = dataclasses.replace(cohort, images=images, labels=labels)
-        runs = [fit(c, registered(name), tiny_config(), quiet=True) for c in (cohort, poisoned)]
+        runs = [fit(c, registered(name), tiny_config(augment="any"), quiet=True) for c in (cohort, poisoned)]
         assert equal(*(dict(r.classifier.network.state_dict()) for r in runs))
         assert runs[0].classifier.card.threshold == runs[1].classifier.card.threshold
 
