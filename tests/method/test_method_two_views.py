@@ -115,6 +115,21 @@ class TestCurvature:
         assert curvature(z, near, kernel=kernel)[0].item() == pytest.approx(expected, abs=1e-6)
         assert curvatures(z, near, (3, 5), kernel=kernel)[0, 1].item() == pytest.approx(expected, abs=1e-6)
 
+    def test_duplicates_among_many_single_precision_dimensions(self):
+        """Distances from squares have lost their digits there: what is left must not pass for a distance."""
+        z = torch.randn(32, 1024, generator=torch.Generator().manual_seed(0)) + 3
+        z[16:] = z[:16]
+        near = nearest(z, 6)
+        e = edges(z.double(), near)
+        apart = torch.cdist(e, e, compute_mode="donot_use_mm_for_euclid_dist").square()
+        expected = ((-apart / apart[apart > 0].median()).exp().sum((1, 2)) - 6) / 2
+        assert torch.allclose(curvature(z, near, kernel="rbf").double(), expected, rtol=1e-4)
+        z[:] = z[0]
+        z.requires_grad_()
+        scores = curvature(z, near, kernel="rbf")
+        assert scores.tolist() == [15.0] * 32
+        assert torch.autograd.grad(scores.square().sum(), z)[0].abs().max() == 0
+
     def test_neighbours_far_from_the_origin_are_still_the_nearest(self):
         z = 1e-3 * points(64, 8)
         far = (z + 5).float()

@@ -20,6 +20,7 @@ Form = Literal["outer", "corr", "multi"]
 SCALES = (3, 5, 8, 12, 16)  # neighbours, of the form "multi"
 SMALLEST = 1e-5  # variance below which scores are not spread further: those of random embeddings are nearly alike
 DEGREE = 3  # of the polynomial kernel
+ROUNDING = 16  # times the precision, of squared lengths: two points nearer than that are one
 
 
 @torch.no_grad()
@@ -46,6 +47,9 @@ def curvature(z: Tensor, neighbours: Tensor, *, kernel: Kernel = "none") -> Tens
     k = neighbours.shape[1]
     if kernel == "none":
         return curvatures(z, neighbours, (k,))[:, 0]
+    if kernel == "rbf":
+        apart = between(z, neighbours)
+        return ((-apart / _median(apart)).exp().sum((1, 2)) - k) / 2  # its diagonal is 1
     gram = _gram(edges(z, neighbours), kernel)
     own = gram.diagonal(dim1=1, dim2=2).clamp_min(1e-12).rsqrt()
     gram = gram * own[:, :, None] * own[:, None]
@@ -69,20 +73,27 @@ def curvatures(z: Tensor, neighbours: Tensor, scales: Sequence[int], *, kernel: 
 
 
 def _gram(e: Tensor, kernel: Kernel) -> Tensor:
-    """float [b,k,k] of edges float [b,k,d]. Widths are the median over the batch (RBF: of squared distances between
-    edges of a point; Laplacian: of their L1 distances; polynomial: of squared lengths), as constants.
+    """float [b,k,k] of edges float [b,k,d]. Widths are the median over the batch (Laplacian: of L1 distances between
+    edges of a point; polynomial: of squared lengths), as constants.
     """
     if kernel == "linear":
         return e @ e.mT
     if kernel == "polynomial":
         return (e @ e.mT / _median(e.square().sum(2)) + 1) ** DEGREE
-    if kernel == "laplacian":
-        apart = torch.cdist(e, e, p=1)
-        return (-apart / _median(apart)).exp()
-    squares = e.square().sum(2)
-    own = torch.eye(e.shape[1], dtype=torch.bool, device=e.device)
-    apart = (squares[:, :, None] + squares[:, None] - 2 * e @ e.mT).clamp_min(0).masked_fill(own, 0.0)
+    apart = torch.cdist(e, e, p=1)
     return (-apart / _median(apart)).exp()
+
+
+def between(z: Tensor, neighbours: Tensor) -> Tensor:
+    """Squared distances float [b,k,k] between the edges of each point, which are those between its neighbours: read off
+    the batch's own [b,b], so that no edge is drawn. What is as small as rounding is 0.
+    """
+    z = z - z.mean(0)
+    squares = z.square().sum(1)
+    both = squares[:, None] + squares
+    apart = both - 2 * z @ z.T
+    apart = apart.masked_fill(apart <= ROUNDING * torch.finfo(z.dtype).eps * both, 0.0)
+    return apart[neighbours[:, :, None], neighbours[:, None]]
 
 
 def _median(values: Tensor) -> Tensor:
