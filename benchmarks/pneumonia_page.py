@@ -29,8 +29,8 @@ ASKED = {
     LOCALISATION: "Of a diagnosis: which of two lesions it is. A lesion lies in the middle of nearly every image.",
     LESION: "Of a lesion told from skin, in windows where it lies anywhere. Asked after the maps of a diagnosis had "
     "missed.",
-    REMEDY: "Of a diagnosis, plain training beside the remedy that reads the masks of training images; occlusion as "
-    "another kind of map (48 images, cut at half). Asked after the maps above had missed.",
+    REMEDY: "Of a diagnosis, plain training beside the remedy that reads the masks of training images. Asked after the "
+    "maps above had missed.",
 }
 PLACES = ("pointing", "mass", "overlap", "box-precision", "hit")
 OVER = ("pointing-over-centre", "pointing-over-random", "mass-over-centre", "mass-over-random")
