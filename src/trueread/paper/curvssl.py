@@ -97,8 +97,9 @@ class CurvsslPaper(Paper):
             {CIFAR: 32, "ham10000-seven": 48, "kermany": 48}, {CIFAR: 10_000, "ham10000-seven": 2000, "kermany": 1000},
             3,
             {
-                CIFAR: {"epochs": 6, "width": 512}, "ham10000-seven": {"epochs": 20, "width": 512},
-                "kermany": {"epochs": 30, "width": 512},
+                CIFAR: {"epochs": 6, "width": 512, "batch_size": 64},
+                "ham10000-seven": {"epochs": 20, "width": 512, "batch_size": 64},
+                "kermany": {"epochs": 30, "width": 512, "batch_size": 64},
             },
             {CIFAR: 3, "ham10000-seven": 8, "kermany": 8}, {"threshold_rule": "0.5"},
             fewer={CIFAR: (BARLOW, "vicreg", *OURS[:3]), "kermany": (BARLOW, CHOSEN)}, tuned=(BARLOW, CHOSEN),
