@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,6 +42,7 @@ from trueread.report import make_gallery, write_model_card, write_report
 from trueread.report.check_words import CHECK_PAGE, in_short
 from trueread.report.strips import with_pictures
 from trueread.report.summary import SUMMARY, Json
+from trueread.report.words import told
 from trueread.shift.base import SHIFTS
 from trueread.shift.label_noise import NOISE, with_label_noise
 from trueread.shift.planting import planted, planting
@@ -223,7 +223,7 @@ def train_cell(study: Study, cohort: Cohort, section: MethodSection, made: Metho
     card.training |= {"method": section.name, "method_options": section.options}
     card.versions = {k: v for k, v in environment().items() if k in ("trueread", "python", "torch", "timm", "monai")}
     if fitted.report:
-        say(f"{what}: {json.dumps(fitted.report, default=str)}")
+        say(f"{what}: {told(fitted.report)}.")
     fitted.classifier.save(cell / "model")
     write_history(cell, fitted.history)
     write_method(cell, section, fitted.report)

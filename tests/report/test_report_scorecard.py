@@ -15,7 +15,18 @@ from rich.console import Console
 from trueread.report.scorecard import ScoreRow, audit_rows, grouped, rule_text, scorecard, verdict_sentence
 from trueread.report.tables import table_views
 from trueread.report.terminal import print_scorecard
-from trueread.report.words import cell_text, difference_text, duration, joined, p_phrase, reason, shortened, slug
+from trueread.report.words import (
+    cell_text,
+    difference_text,
+    duration,
+    joined,
+    options_text,
+    p_phrase,
+    reason,
+    shortened,
+    slug,
+    told,
+)
 from trueread.stats import Estimate
 
 AUROC = Estimate(0.914, 0.887, 0.938, n=412, n_clusters=211, spread=0.008, n_seeds=3)
@@ -183,3 +194,22 @@ def test_the_text_reads_back(value: float, half: float, seeds: int, patients: in
     assert float(low) == pytest.approx(value - half, abs=5.1e-4)
     assert float(rest.partition(")")[0]) == pytest.approx(value + half, abs=5.1e-4)
     assert f"{seeds} seed" in rest
+
+
+def test_what_a_method_says_of_itself_is_one_line() -> None:
+    report = {
+        "curvssl": {
+            "views": "any",
+            "watched": [{"epoch": 1, "rank": 80.0}, {"epoch": 8, "rank": 66.0}],
+            "warnings": [],
+        },
+        "few-labels": {"labelled_images": 54, "by_class": {"a_b": 18, "c": 36}},
+    }
+    assert told(report) == (
+        "curvssl: views any, watched (epoch 8, rank 66.000); few-labels: labelled_images 54, by_class (a_b 18, c 36)"
+    )
+    one = {"share_drawn": {"a_b": 0.5}, "spread_by_epoch": [0.1] * 6 + [0.9], "noise": None, "layer": "stage4"}
+    assert told(one) == "share drawn: a_b 0.500; spread by epoch 0.100 … 0.900 (7 values); layer stage4"
+    assert told([1, 2]) == "1, 2"
+    assert options_text({"curvssl": {"epochs": 8}, "few-labels": {}}) == "curvssl (epochs = 8), few-labels = {}"
+    assert options_text({"gamma": 2.0}) == "gamma = 2.0"

@@ -113,8 +113,8 @@ def _curve(method: str, history: Json, wanted: Sequence[tuple[str, str]]) -> lis
 
 
 def label_efficiency(methods: Sequence[Json]) -> list[Json]:
-    """Balanced accuracy on the test images against the number of labelled ones, a line per way of beginning; [] unless
-    methods of the study differ in how many labels they were given (see the method few-labels).
+    """Balanced accuracy on the test images against the number of labelled ones, evenly spaced, a line per way of
+    beginning; [] unless methods of the study differ in how many labels they were given (see the method few-labels).
     """
     rows = []
     for method in methods:
@@ -141,7 +141,7 @@ def label_efficiency(methods: Sequence[Json]) -> list[Json]:
             "caption": "On the test images; of the images without a label a pretraining still learns.",
             "data": {
                 "columns": ["begun with", "labelled images", "balanced accuracy"],
-                "rows": sorted(rows, key=lambda row: (row[0], row[1])),
+                "rows": [[begun, f"{n:,}", v] for begun, n, v in sorted(rows, key=lambda row: (row[1], row[0]))],
             },
         }
     ]

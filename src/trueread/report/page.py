@@ -131,7 +131,7 @@ def method_facts(method: Json) -> dict[str, Any]:
     if card.get("threshold") is not None:
         decision = f"{decision}: {words.cell_text(card['threshold'])} (first seed)"
     facts = [
-        ("Options", ", ".join(f"{k} = {v}" for k, v in (method.get("options") or {}).items()) or "defaults"),
+        ("Options", words.options_text(method.get("options") or {}) or "defaults"),
         ("Backbone", f"{card['backbone']}, {card.get('stem')} stem" if card.get("backbone") else None),
         ("Weights", f"{method['n_weights']:,}" if method.get("n_weights") else None),
         ("First weights", card.get("weights")),
@@ -143,10 +143,7 @@ def method_facts(method: Json) -> dict[str, Any]:
         ("Augmentation", training.get("augmentation")),
         ("Training time", f"{words.duration(method.get('seconds'))}, all seeds together"),
         ("Speed", f"{median(speeds):,.0f} images per second (median epoch)" if speeds else None),
-        *(
-            (f"It reports: {str(k).replace('_', ' ')}", words.cell_text(v))
-            for k, v in (method.get("report") or {}).items()
-        ),
+        *((f"It reports: {str(k).replace('_', ' ')}", words.told(v)) for k, v in (method.get("report") or {}).items()),
     ]
     return {"name": method["name"], "summary": method.get("summary") or "", "source": method.get("source") or "",
             "facts": [(k, str(v)) for k, v in facts if v not in (None, "")]}  # fmt: skip

@@ -10,6 +10,7 @@ from trueread.stats.estimate import Estimate
 
 IRREGULAR = {"class": "classes", "category": "categories"}
 SMALL = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+LONG = 6  # values, of which only the ends are written
 MINUS = "\u2212"
 
 
@@ -115,6 +116,40 @@ def cell_text(cell: Any, *, digits: int = 3) -> str:
     if isinstance(cell, Mapping):
         return "; ".join(f"{k}: {cell_text(v, digits=digits)}" for k, v in cell.items()) or "–"
     return str(cell)
+
+
+def told(content: Any) -> str:
+    """What a method says of itself, on one line: "labelled images 54; weights: nv 0.42, mel 1.9". Of rows by epoch the
+    last one, of a long list both ends; what is empty is left out.
+    """
+    if isinstance(content, Mapping):
+        found = {str(k).replace("_", " "): v for k, v in content.items() if v not in ({}, [], (), None)}
+        return "; ".join(f"{k}: {_inside(v)}" if _has_parts(v) else f"{k} {_inside(v)}" for k, v in found.items())
+    return _inside(content)
+
+
+def _has_parts(value: Any) -> bool:
+    return isinstance(value, Mapping) or (isinstance(value, (list, tuple)) and isinstance(value[-1], Mapping))
+
+
+def _inside(value: Any) -> str:
+    """A value below the first level, whose keys may be names of classes and stay as they are."""
+    if isinstance(value, Mapping):
+        found = {k: v for k, v in value.items() if v not in ({}, [], (), None)}
+        return ", ".join(f"{k} ({_inside(v)})" if _has_parts(v) else f"{k} {_inside(v)}" for k, v in found.items())
+    if isinstance(value, (list, tuple)):
+        if _has_parts(value):
+            return _inside(value[-1])
+        if len(value) > LONG:
+            return f"{cell_text(value[0])} … {cell_text(value[-1])} ({len(value)} values)"
+    return cell_text(value)
+
+
+def options_text(options: Mapping[str, Any]) -> str:
+    """ "share = 0.1", and of a composition "curvssl (epochs = 8), few-labels (share = 0.1)"."""
+    return ", ".join(
+        f"{k} ({options_text(v)})" if isinstance(v, Mapping) and v else f"{k} = {v}" for k, v in options.items()
+    )
 
 
 def fixed(value: float, *, digits: int = 3) -> str:
