@@ -231,7 +231,7 @@ def train_cell(study: Study, cohort: Cohort, section: MethodSection, made: Metho
     drop_checkpoint(cell / "checkpoints")
     best = fitted.history.loc[fitted.history["selected"]].iloc[0]
     auroc = best.get("val_auroc", float("nan"))
-    seconds = fitted.history["seconds"].sum()
+    seconds = card.training["seconds"]
     say(f"{what}: kept epoch {fitted.selected_epoch}, validation AUROC {auroc:.3f}, {seconds:.0f} s.")
 
 
@@ -302,8 +302,8 @@ def _method_facts(study: Study, folder: Path, position: int, subject: Subject, f
     parts = [METHODS.get(n.strip()) for n in section.name.split("+")]
     cells = [cell_folder(folder, section.title, m.seed) for m in subject.members]
     histories = [read_history(c) for c in cells]
-    first = subject.members[0].predictor
-    assert isinstance(first, Classifier)
+    classifiers = [m.predictor for m in subject.members if isinstance(m.predictor, Classifier)]
+    first = classifiers[0]
     return {
         "name": subject.name,
         "options": section.options,
@@ -317,6 +317,6 @@ def _method_facts(study: Study, folder: Path, position: int, subject: Subject, f
         ],
         "report": read_method(cells[0])["report"],
         "card": first.card.model_dump(),
-        "seconds": round(float(sum(h["seconds"].sum() for h in histories)), 1),
+        "seconds": round(sum(c.card.training["seconds"] for c in classifiers), 1),
         "n_weights": sum(p.numel() for p in first.parameters()),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -339,3 +340,20 @@ class TestCheckpoint:
         assert state["history"][0]["val_auroc"] == fitted.history["val_auroc"][0]
         assert all(type(v) in (int, float) for v in state["history"][0].values())
         assert not np.isnan(state["best"]["key"]).any()
+
+
+def test_seconds_count_what_comes_before_and_after_the_epochs_also_when_it_was_interrupted(tmp_path, kill_at):
+    class Slow(Scores):
+        def prepare(self, setup) -> None:
+            time.sleep(0.4)
+            super().prepare(setup)
+
+        def finish(self, setup) -> None:
+            time.sleep(0.2)
+
+    kill_at(1)
+    with pytest.raises(Killed):
+        run(tmp_path, Slow(), epochs=2)
+    kill_at(99)
+    fitted = run(tmp_path, Slow(), epochs=2)
+    assert fitted.classifier.card.training["seconds"] >= fitted.history["seconds"].sum() + 0.55

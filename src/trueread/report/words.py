@@ -123,9 +123,13 @@ def told(content: Any) -> str:
     last one, of a long list both ends; what is empty is left out.
     """
     if isinstance(content, Mapping):
-        found = {str(k).replace("_", " "): v for k, v in content.items() if v not in ({}, [], (), None)}
+        found = {str(k).replace("_", " "): v for k, v in content.items() if not _empty(v)}
         return "; ".join(f"{k}: {_inside(v)}" if _has_parts(v) else f"{k} {_inside(v)}" for k, v in found.items())
     return _inside(content)
+
+
+def _empty(value: Any) -> bool:
+    return value is None or (isinstance(value, (Mapping, list, tuple)) and not value)
 
 
 def _has_parts(value: Any) -> bool:
@@ -135,7 +139,7 @@ def _has_parts(value: Any) -> bool:
 def _inside(value: Any) -> str:
     """A value below the first level, whose keys may be names of classes and stay as they are."""
     if isinstance(value, Mapping):
-        found = {k: v for k, v in value.items() if v not in ({}, [], (), None)}
+        found = {k: v for k, v in value.items() if not _empty(v)}
         return ", ".join(f"{k} ({_inside(v)})" if _has_parts(v) else f"{k} {_inside(v)}" for k, v in found.items())
     if isinstance(value, (list, tuple)):
         if _has_parts(value):

@@ -7,6 +7,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,7 @@ class _Run:
             fit, folder, self.precision,
         )  # fmt: skip
         self.history: list[dict[str, float]] = []
+        self.beside = 0.0  # seconds before the first epoch and after the last, where methods train as well
         self.best = Selection(config.select)
         self.steps_per_epoch = len(
             list(batches(self.train_rows, config.batch_size, at_least=max(2, self.together.size)))
@@ -153,8 +155,10 @@ class _Run:
         state = load_checkpoint(self.checkpoints, fingerprint=self.fingerprint) if self.checkpoints else None
         if state is None:
             self.say(announcement(self.what, self.setup, augmentation=self.recipe_name))
-            self.hooks.prepare(self.setup)
+            with self._beside():
+                self.hooks.prepare(self.setup)
         else:
+            self.beside = state.get("beside", 0.0)
             self.classifier.load_state_dict(state["weights"])
             self.ledger.load_state(state["ledger"])
             self.hooks.load_state(state["hooks"], self.setup)
@@ -187,6 +191,13 @@ class _Run:
         where = f"step {state['step']} of epoch {state['epoch'] + 1}" if under_way else f"epoch {state['epoch']}"
         self.say(f"{self.what}: continuing after {where} of {self.config.epochs}.")
         return Epoch(**under_way | {"order": under_way["order"].numpy()}) if under_way else None
+
+    @contextmanager
+    def _beside(self) -> Iterator[None]:
+        """Counts what is neither of an epoch nor of its validation; of a `prepare` that was interrupted, the rest."""
+        started = time.perf_counter()
+        yield
+        self.beside += time.perf_counter() - started
 
     def _new_epoch(self, number: int) -> Epoch:
         self.ledger.epoch = number
@@ -292,6 +303,7 @@ class _Run:
             "ledger": self.ledger.state(),
             "hooks": self.hooks.state(),
             "history": self.history,
+            "beside": self.beside,
             "best": self.best.state(),
         }
         save_checkpoint(self.checkpoints, state)
@@ -300,7 +312,8 @@ class _Run:
         self.classifier.load_state_dict(self.best.weights)
         self.classifier.eval()
         torch.manual_seed(mix(self.seed, "finish"))
-        self.hooks.finish(self.setup)
+        with self._beside():
+            self.hooks.finish(self.setup)
         self.classifier.eval()
         if len(self.val_rows):
             # in float32, as later predictions are
@@ -320,7 +333,7 @@ class _Run:
             "train_images": len(self.train_rows),
             "augmentation": self.recipe_name,
             "precision": self.precision,
-            "seconds": round(float(history["seconds"].sum()), 1),
+            "seconds": round(float(history["seconds"].sum()) + self.beside, 1),
         }
         return Fitted(self.classifier, history, self.ledger, self.best.epoch, report)
 
