@@ -32,7 +32,7 @@ from trueread.cohort.decisions import decision_log, decisions_in_words, with_dec
 from trueread.cohort.source import load_cohort
 from trueread.cohort.split import apply_split, assign_splits, split_note
 from trueread.errors import InputError
-from trueread.files import write_csv, write_json
+from trueread.files import plain, write_csv, write_json
 from trueread.method.base import METHODS, Method, build_method
 from trueread.model.card import MapCheck, write_card
 from trueread.model.classifier import Classifier
@@ -223,7 +223,7 @@ def train_cell(study: Study, cohort: Cohort, section: MethodSection, made: Metho
     card.training |= {"method": section.name, "method_options": section.options}
     card.versions = {k: v for k, v in environment().items() if k in ("trueread", "python", "torch", "timm", "monai")}
     if fitted.report:
-        say(f"{what}: {told(fitted.report)}.")
+        say(f"{what}: {told(plain(fitted.report))}.")
     fitted.classifier.save(cell / "model")
     write_history(cell, fitted.history)
     write_method(cell, section, fitted.report)
