@@ -46,7 +46,7 @@ LESION, REMEDY = "lesion-or-skin", "region-attention"  # parts that ask further,
 FURTHER: dict[str, dict[str, Ask]] = {  # by scale and part
     "smoke": {REMEDY: Ask("phantom", {"compact": cams()}, ("erm", "region-attention"), {"epochs": 2})},
     "cpu": {
-        LESION: Ask(LESION, {"compact": cams("stage3"), "resnet18": cams()}, train={"epochs": 12}),
+        LESION: Ask(LESION, {"compact": cams("stage3"), "mobilenetv3_large_100": cams()}, train={"epochs": 12}),
         REMEDY: Ask("ham10000", {"compact": cams()}, ("erm", "region-attention"), {"epochs": 12}),
     },
     "gpu": {
