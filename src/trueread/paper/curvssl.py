@@ -99,7 +99,7 @@ class CurvsslPaper(Paper):
             {
                 CIFAR: {"epochs": 6, "width": 512, "batch_size": 64},
                 "ham10000-seven": {"epochs": 20, "width": 512, "batch_size": 64},
-                "kermany": {"epochs": 30, "width": 512, "batch_size": 64},
+                "kermany": {"epochs": 100, "width": 512, "batch_size": 64},
             },
             {CIFAR: 3, "ham10000-seven": 8, "kermany": 8}, {"threshold_rule": "0.5"},
             fewer={CIFAR: (BARLOW, "vicreg", *OURS[:3]), "kermany": (BARLOW, CHOSEN)}, tuned=(BARLOW, CHOSEN),
