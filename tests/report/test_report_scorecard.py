@@ -211,5 +211,7 @@ def test_what_a_method_says_of_itself_is_one_line() -> None:
     one = {"share_drawn": {"a_b": 0.5}, "spread_by_epoch": [0.1] * 6 + [0.9], "noise": None, "layer": "stage4"}
     assert told(one) == "share drawn: a_b 0.500; spread by epoch 0.100 … 0.900 (7 values); layer stage4"
     assert told([1, 2]) == "1, 2"
+    assert told([]) == "–"
+    assert told({"warnings": [], "by_class": {}}) == ""
     assert options_text({"curvssl": {"epochs": 8}, "few-labels": {}}) == "curvssl (epochs = 8), few-labels = {}"
     assert options_text({"gamma": 2.0}) == "gamma = 2.0"

@@ -133,7 +133,8 @@ def _empty(value: Any) -> bool:
 
 
 def _has_parts(value: Any) -> bool:
-    return isinstance(value, Mapping) or (isinstance(value, (list, tuple)) and isinstance(value[-1], Mapping))
+    rows = isinstance(value, (list, tuple)) and len(value) > 0 and isinstance(value[-1], Mapping)
+    return isinstance(value, Mapping) or rows
 
 
 def _inside(value: Any) -> str:
