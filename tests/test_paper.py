@@ -326,7 +326,7 @@ class TestPneumonia:
         monkeypatch.setattr(pneumonia.PneumoniaPaper, "scales", {"smoke": scale})
         chosen = {k: pneumonia.VARIATIONS[k] for k in ("cross-entropy alone", "the other head")}
         monkeypatch.setattr(pneumonia, "VARIATIONS", chosen)
-        ask = places.Ask("phantom", {"compact": (places.View("occlusion", images=16, cut=0.5),)}, ("region-attention",))
+        ask = places.Ask("phantom", {"compact": (places.View("occlusion", images=16),)}, ("region-attention",))
         asked = replace(ask, train={"epochs": 1, "batch_size": 16})
         monkeypatch.setattr(pneumonia, "FURTHER", {"smoke": {pneumonia.REMEDY: asked}})
         monkeypatch.setitem(cohorts.COHORTS, "phantom", {"source": "phantom", "n_images": 160})

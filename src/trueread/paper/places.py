@@ -24,14 +24,11 @@ HOWS: tuple[How, ...] = ("grad-cam", "grad-cam++")
 
 @dataclass(frozen=True)
 class View:
-    """One kind of map. layer: a tap, or "auto". images: at most, of the test. cut: of the largest value, None where
-    validation chooses it.
-    """
+    """One kind of map. layer: a tap, or "auto". images: at most, of the test."""
 
     how: How
     layer: str = "auto"
     images: int = 300
-    cut: float | None = None
 
 
 def cams(*earlier: str) -> tuple[View, ...]:
@@ -66,7 +63,7 @@ def located(ask: Ask, cohort: Cohort, folder: Path, *, seeds: int, resamples: in
 
 
 def _row(subject: Subject, view: View, folder: Path, who: str) -> dict[str, Any]:
-    found = Localisation(images=view.images, how=view.how, layer=view.layer, cut=view.cut).run(subject)
+    found = Localisation(images=view.images, how=view.how, layer=view.layer).run(subject)
     unfit = UNFIT if warnings_in(found.notes) else ""
     for strip in found.strips:
         write_strip(strip, folder / f"places-{slug(who)}-{slug(view.how)}-{slug(view.layer)}{unfit}.png")

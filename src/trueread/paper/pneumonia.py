@@ -42,7 +42,7 @@ RECIPE: dict[str, Any] = {
 SPLIT = {"val": 0.15, "test": 0.15, "seed": 42}
 COLUMNS = ("balanced-accuracy", "auroc", "accuracy", "f1", "sensitivity", "specificity")
 LOCALISATION = "localisation"  # the part whose maps are of a diagnosis
-LESION, REMEDY = "lesion-or-skin", "region-attention"  # parts that ask further, since maps of a diagnosis lie anywhere
+LESION, REMEDY = "lesion-or-skin", "region-attention"  # parts that ask further; the first has windows of its own size
 FURTHER: dict[str, dict[str, Ask]] = {  # by scale and part
     "smoke": {REMEDY: Ask("phantom", {"compact": cams()}, ("erm", "region-attention"), {"epochs": 2})},
     "cpu": {
