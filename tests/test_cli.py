@@ -150,6 +150,11 @@ class TestMistakes:
         assert done.stderr.endswith("--help` says more.\n")
         assert done.stderr.count("\n") == 1
 
+    def test_an_argument_of_the_function_is_no_option_of_the_loop(self, trueread, tmp_path):
+        code, _, err = trueread("pretrain", tmp_path, "-o", tmp_path / "out", "-t", "seed=3")
+        assert code == 2
+        assert "'seed' is not an option" in err
+
     def test_debug_lets_a_known_mistake_through(self, monkeypatch):
         monkeypatch.setattr(sys, "argv", ["trueread", "--debug", "run", "nothing.yaml"])
         monkeypatch.setenv("TRUEREAD_DEBUG", "")

@@ -69,7 +69,8 @@ def test_of_a_cohort_only_training_images_are_seen(tmp_path):
     cohort = load_cohort("phantom", n_images=80, size=28)
     split = assign_splits(cohort)
     changed = split.images.copy()
-    changed[split.rows("test")] = 255 - changed[split.rows("test")]
+    others = np.concatenate([split.rows("val"), split.rows("test")])
+    changed[others] = 255 - changed[others]
     paths = [
         pretraining.pretrain(c, out=tmp_path / str(i), options={**OPTIONS, "epochs": 1}, **SETTINGS)
         for i, c in enumerate((split, replace(split, images=changed)))
@@ -86,6 +87,7 @@ def test_of_a_cohort_only_training_images_are_seen(tmp_path):
             "'focal' does not learn without labels; take one of barlow-twins, curvssl, vicreg",
         ),
         ({"source": {"sise": 16}}, "'sise' is not an option"),
+        ({"source": {"modality": "radiographs"}}, "'radiographs'.*radiograph"),
         ({"options": {"epochs": 0}}, "epochs"),
         ({"epochss": 3}, "epochss"),
     ],
@@ -99,7 +101,7 @@ def test_mistakes(archive, tmp_path, change, message):
 def test_a_handful_of_images_is_not_enough(tmp_path):
     for i in range(3):
         Image.fromarray(np.zeros((16, 16), np.uint8)).save(tmp_path / f"{i}.png")
-    with pytest.raises(InputError, match="3 images to learn from; give 16 or more"):
+    with pytest.raises(InputError, match="16 or more images are needed to learn from, and 3 can be read"):
         pretraining.pretrain([tmp_path], out=tmp_path / "out")
 
 

@@ -12,7 +12,8 @@ import typer
 from trueread.errors import InputError
 from trueread.files import without_folders
 
-DATA_HELP = "phantom, medmnist:NAME[@SIZE], folder:PATH, csv:PATH, or a path"
+DATA_HELP = "phantom, medmnist:NAME[@SIZE], folder:PATH, csv:PATH, dicom:PATH, saved:PATH, or a path"
+AUDITS_HELP = "names separated by commas; all: the standard ones; all,localisation: these and one that takes longer"
 SET_HELP = "option of the data source, as key=value; repeat for more (size=64, patient=lesion_id)"
 OPTION_HELP = "option of the method, as key=value (gamma=1); of composed ones, per name (focal={gamma: 1})"
 MODEL_HELP = "folder of a saved classifier, or of a run that holds one"

@@ -12,6 +12,7 @@ import typer
 
 from trueread._version import __version__
 from trueread.arguments import (
+    AUDITS_HELP,
     DATA_HELP,
     AsJson,
     Data,
@@ -77,13 +78,14 @@ def run(
         list[str] | None, typer.Option("--method", "-m", help="method; repeat for more, the first is the baseline")
     ] = None,
     seeds: Annotated[int | None, typer.Option(help="number of seeds")] = None,
+    audits: Annotated[str | None, typer.Option(help=AUDITS_HELP)] = None,
     set_: DataOptions = None,
     train_: TrainOptions = None,
     out: Out = None,
     gate: Gate = False,
     as_json: AsJson = False,
 ) -> None:
-    """Do a whole study: check the data, train methods x seeds, audit all, compare, write report.html.
+    """Do a whole study: check the data, train methods x seeds, audit, compare, write report.html.
 
     An interrupted run continues when the same command is given again.
 
@@ -113,6 +115,8 @@ def run(
         content["methods"] = method
     if seeds is not None:
         content["seeds"] = seeds
+    if audits:
+        content["audits"] = [name.strip() for name in audits.split(",")]
     folder = commands.run(content, out=out, command=typed_command(sys.argv[1:]))
     summary = json.loads((folder / "summary.json").read_text())
     if as_json:
@@ -183,11 +187,13 @@ def pretrain(
     `trueread pretrain archive/ -o encoder -m vicreg -x epochs=200 -t backbone=resnet18`
     """
     from trueread import pretraining
+    from trueread.options import validate
+    from trueread.training.config import TrainConfig
 
+    settings = pairs(train_)
+    validate(TrainConfig, settings, where="--train")
     print(
-        pretraining.pretrain(
-            images, method, out=out, seed=seed, source=pairs(set_), options=pairs(option), **pairs(train_)
-        )
+        pretraining.pretrain(images, method, out=out, seed=seed, source=pairs(set_), options=pairs(option), **settings)
     )
 
 
@@ -195,19 +201,21 @@ def pretrain(
 def audit(
     model: Model,
     data: Data,
-    audits: Annotated[str, typer.Option(help="all, or names separated by commas")] = "all",
+    audits: Annotated[str, typer.Option(help=AUDITS_HELP)] = "all",
     set_: DataOptions = None,
     out: Out = None,
     gate: Gate = False,
     as_json: AsJson = False,
 ) -> None:
-    """Ask every audit whose needs are met of one model; exit code 1 with --gate when one fails.
+    """Ask audits of one model; exit code 1 with --gate when one fails.
 
     Examples:
 
     `trueread audit runs/skin csv:labels.csv -s patient=lesion_id`
 
     `trueread audit model/ folder:other-hospital --audits performance,calibration --gate`
+
+    `trueread audit runs/skin csv:labels.csv --audits all,localisation`
     """
     from trueread import commands
     from trueread.report.terminal import print_findings

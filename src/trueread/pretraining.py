@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from trueread.cohort.cohort import Cohort
 from trueread.cohort.read import list_images, read_images
 from trueread.commands import writing
-from trueread.errors import InputError
+from trueread.errors import InputError, unknown
 from trueread.files import write_json
 from trueread.method.base import METHODS, build_method
 from trueread.method.two_views import Pretraining
@@ -22,6 +22,7 @@ from trueread.model.weights import save_weights
 from trueread.options import validate
 from trueread.progress import say
 from trueread.record import environment
+from trueread.training.augment import recipes
 from trueread.training.checkpoint import drop_checkpoint
 from trueread.training.config import TrainConfig
 from trueread.training.loop import fit
@@ -91,13 +92,15 @@ def read_unlabelled(images: Sequence[str | Path], **options: Any) -> Cohort:
     `Reading`. Unreadable files are left out, and how many is said.
     """
     wanted = validate(Reading, options, where="--set")
+    if wanted.modality not in recipes("views"):
+        raise unknown("modality", wanted.modality, recipes("views"))
     files = list_images(images)
     read = read_images(files, size=wanted.size, channels=wanted.channels, fit=wanted.fit, what="reading images")
     n = len(read.images)
     if len(read.omitted):
         say(f"unreadable and left out: {len(read.omitted)} of {len(files)} files.")
     if n < FEWEST:
-        raise InputError(f"there are {n} images to learn from; give {FEWEST} or more.")
+        raise InputError(f"{FEWEST} or more images are needed to learn from, and {n} can be read; give more.")
     names = [str(files[i]) for i in read.kept]
     return Cohort(
         name="images without labels",

@@ -224,6 +224,12 @@ class TestBuild:
         assert [a.name for a in chosen] == ["subgroups", "calibration"]
         assert chosen[1].bins == 7
         assert [a.name for a in build_audits("calibration, performance")] == ["calibration", "performance"]
+
+    def test_all_and_more(self):
+        standard = [a.name for a in build_audits()]
+        assert [a.name for a in build_audits("all,localisation")] == [*standard, "localisation"]
+        with_options = build_audits(["all", {"name": "calibration", "bins": 7}])
+        assert [a.name for a in with_options] == [*(n for n in standard if n != "calibration"), "calibration"]
         with pytest.raises(InputError, match=r"'calibraton' is not an audit. Did you mean 'calibration'"):
             build_audits("calibraton")
         with pytest.raises(InputError, match=r"audit 'calibration': 'bin' is not an option here. Did you mean 'bins'"):

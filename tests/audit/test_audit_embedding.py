@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -55,6 +57,16 @@ def test_class_and_site_are_found_where_they_are():
     assert told.loc["site", "by chance"] == 0.5
     assert [f.name for f in finding.figures] == ["embedding-0", "embedding-1"]
     assert finding.figures[1].group == "site"
+
+
+def test_the_map_shows_the_attributes_that_are_told_best():
+    cohort = planted(uses_site=True)
+    draw = np.random.default_rng(5)
+    coins = {name: draw.integers(0, 2, len(cohort)).astype(str) for name in ("device", "sex", "ward")}
+    table = cohort.table.drop(columns="site").assign(**coins, site=cohort.table["site"])
+    finding = asked(replace(cohort, table=table))
+    assert [f.group for f in finding.figures][:2] == ["class", "site"]
+    assert len(finding.figures) == 3
 
 
 def test_a_site_that_features_do_not_hold_is_at_chance():

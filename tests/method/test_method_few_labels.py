@@ -9,7 +9,9 @@ import pytest
 from test_method_seam import run
 
 from tiny import tiny_cohort, tiny_setup
+from trueread.errors import InputError
 from trueread.method.base import build_method
+from trueread.method.two_views import Pretraining
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "ordinal"])
@@ -40,3 +42,15 @@ def test_the_seed_of_the_run_draws_and_what_is_not_drawn_is_never_learnt_from():
     seen = (~trained.ledger.loss.isnan()).any(0).numpy()
     assert seen.any()
     assert not (seen & ~drawn[2]).any()
+
+
+def test_a_multilabel_task_is_refused_before_a_pretraining_begins(monkeypatch):
+    monkeypatch.setattr(Pretraining, "learn", lambda *_, **__: pytest.fail("it has begun"))
+    with pytest.raises(InputError, match="a share of the labels is drawn by class, but the task is multilabel"):
+        run(build_method("vicreg+few-labels"), tiny_cohort("multilabel", n=120))
+
+
+@pytest.mark.parametrize("other", ["supcon", "jtt", "dfr", "aum", "confident-learning", "specialist"])
+def test_a_method_that_reads_all_labels_does_not_go_with_it(other):
+    with pytest.raises(InputError, match=f"'{other}' learns from the labels of all training images"):
+        build_method(f"few-labels+{other}")

@@ -15,6 +15,7 @@ from tiny import tiny_cohort, tiny_config
 from trueread.errors import InputError
 from trueread.method import build_method
 from trueread.method.barlow_twins import barlow_twins_loss
+from trueread.method.base import Composite, Method
 from trueread.method.curvature import SCALES, curvature, curvature_loss, curvatures, edges, nearest, standardised
 from trueread.method.curvssl import CurvatureObjective
 from trueread.method.two_views import TwoViews, even_batch
@@ -129,6 +130,18 @@ class TestCurvature:
         scores = curvature(z, near, kernel="rbf")
         assert scores.tolist() == [15.0] * 32
         assert torch.autograd.grad(scores.square().sum(), z)[0].abs().max() == 0
+
+    @pytest.mark.parametrize("kernel", KERNELS)
+    @pytest.mark.parametrize("apart", [0.0, 1e-7])
+    def test_a_duplicate_does_not_drive_the_gradient(self, kernel, apart):
+        """White tiles give the same embedding, or nearly: the direction between them is nothing to learn from."""
+        z = torch.randn(64, 32, generator=torch.Generator().manual_seed(0))
+        z[1] = z[0] + apart
+        z.requires_grad_()
+        scores = curvature(z, nearest(z, 8), kernel=kernel)
+        [gradient] = torch.autograd.grad(scores.square().sum(), z)
+        sizes = gradient.norm(dim=1)
+        assert sizes[:2].max() < 10 * sizes[2:].max()
 
     def test_neighbours_far_from_the_origin_are_still_the_nearest(self):
         z = 1e-3 * points(64, 8)
@@ -284,6 +297,7 @@ class TestPretraining:
         plain = fit(cohort, build_method("erm"), tiny_config(epochs=1), quiet=True)
         weights = [next(iter(f.classifier.network.state_dict().values())) for f in (fitted, plain)]
         assert not torch.equal(*weights)
+        assert fitted.report["warnings"] == []
         assert fitted.classifier.card.weights.endswith("3 epochs on 48 images")
         told = fitted.report
         assert [w["epoch"] for w in told["watched"]] == [1, 2, 3]
@@ -302,7 +316,7 @@ class TestPretraining:
         assert all(torch.equal(made[0][k], made[1][k]) for k in made[0])
 
     def test_collapse_is_said(self, monkeypatch):
-        flat = lambda _network, _cohort, rows: torch.ones(len(rows), 8) + 1e-6 * torch.rand(len(rows), 8)  # noqa: E731
+        flat = lambda _network, _cohort, rows: torch.ones(len(rows), 160) + 1e-6 * torch.rand(len(rows), 160)  # noqa: E731
         monkeypatch.setattr("trueread.method.two_views.features_of", flat)
         fitted = fit(tiny_cohort(n=80), build_method("barlow-twins", **self.SMALL), tiny_config(epochs=1), quiet=True)
         assert "collapsed" in fitted.report["warnings"][0]
@@ -333,7 +347,39 @@ class TestPretraining:
         assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
         assert made[0].report == made[1].report
 
-    def test_composes_and_a_second_pretraining_is_what_counts(self):
+    def test_dimensions_that_may_repeat_each_other_collapse(self):
+        """VICReg without what keeps dimensions apart: all say the same, which the features do not show."""
+        method = build_method("vicreg", **self.SMALL | {"epochs": 12}, covariance=0.0, learning_rate=0.01)
+        fitted = fit(tiny_cohort(n=80), method, tiny_config(epochs=1), quiet=True)
+        assert fitted.report["watched"][-1]["rank"] > 3
+        assert fitted.report["warnings"][0].startswith("the embeddings have collapsed: effective rank 1.")
+
+    def test_what_it_starts_from_is_what_was_learned(self):
+        cohort, config = tiny_cohort(n=80), tiny_config(epochs=1)
+        learned = build_method("vicreg", **self.SMALL).learn(cohort, config, fit=fit, seed=0, folder=None)
+        begun = {}
+
+        class Look(Method):
+            def perturb(self, step):
+                if not begun:
+                    begun.update({k: v.clone() for k, v in step.classifier.network.state_dict().items()})
+
+        fit(cohort, Composite([build_method("vicreg", **self.SMALL), Look()]), config, quiet=True)
+        state = learned.network.state_dict()
+        assert all(torch.equal(begun[k], v) for k, v in state.items() if k.startswith("backbone."))
+
+    def test_of_two_only_one_would_count(self):
+        with pytest.raises(InputError, match="both give the encoder its first weights"):
+            build_method("barlow-twins+vicreg")
+
+    def test_what_comes_after_is_replayed_on_a_gpu_as_without(self):
+        assert build_method("vicreg+erm").replayable
+
+    def test_more_neighbours_than_even_batches_hold_are_refused_before_it_starts(self):
+        with pytest.raises(InputError, match="26 neighbours are asked for in batches of 24 images"):
+            fit(tiny_cohort(n=80), build_method("curvssl", epochs=1, batch_size=30, k=26), tiny_config(), quiet=True)
+
+    def test_composes_with_a_loss(self):
         fitted = fit(
             tiny_cohort(n=80),
             build_method("barlow-twins+focal", **{"barlow-twins": self.SMALL}),

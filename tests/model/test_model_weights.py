@@ -12,7 +12,8 @@ import torch
 from tiny import tiny_cohort
 from trueread.errors import InputError
 from trueread.model.classifier import Classifier
-from trueread.model.weights import load_into, read_weights
+from trueread.model.weights import load_into, read_weights, save_weights
+from trueread.progress import set_quiet
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -253,6 +254,16 @@ class TestLoadInto:
         with pytest.raises(InputError, match=r"fits \d+ of the \d+ tensors of this backbone"):
             load_into(network, path)
         assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
+
+    def test_what_has_another_shape_is_said(self, tmp_path, capsys):
+        """An encoder learned at 64 px has the small stem, and that of large images stays random without a word."""
+        set_quiet(False)
+        made = Classifier.build("resnet18", cohort=tiny_cohort(n=40), stem="small")
+        save_weights(made.network.backbone, tmp_path / "encoder.safetensors")
+        weights = str(tmp_path / "encoder.safetensors")
+        ours = Classifier.build("resnet18", cohort=tiny_cohort(n=40), stem="standard", weights=weights)
+        assert "99 of 100 backbone tensors" in ours.card.weights
+        assert "encoder.safetensors holds conv1.weight [64, 1, 3, 3], here [64, 1, 7, 7]" in capsys.readouterr().err
 
     def test_a_missing_file(self, tmp_path):
         with pytest.raises(InputError, match="there is no weights file"):

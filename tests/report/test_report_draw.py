@@ -244,6 +244,34 @@ def test_label_efficiency_is_drawn_when_methods_differ_in_their_labels() -> None
     assert "labelled training images" in draw(figure)
 
 
+def test_lines_of_label_efficiency_are_ways_of_beginning_and_end_with_all_labels() -> None:
+    def method(trained: str, n: int | None, weights: str = "none (random)", **options: dict) -> dict:
+        finding = {"audit": "performance", "measures": {"balanced-accuracy": {"estimate": {"value": 0.5}}}}
+        training = {"method": trained, "method_options": options, "train_images": 200}
+        report = {} if n is None else {"few-labels": {"labelled_images": n}}
+        card = {"training": training, "weights": weights}
+        return {"name": trained, "report": report, "card": card, "findings": [finding]}
+
+    studied = [
+        method("few-labels+erm", 20),
+        method("erm", None),
+        method("focal", None),  # not otherwise trained like a method with few labels
+        method("curvssl+few-labels", 20, "CurvSSL", curvssl={"form": "corr"}),
+        method("curvssl+few-labels", 20, "CurvSSL", curvssl={"form": "outer"}),
+        method("curvssl+erm", None, "CurvSSL", curvssl={"form": "outer"}),
+        method("few-labels+erm", 20, "file: weights.safetensors (sha256 abc), 5 of 5"),
+    ]
+    (figure,) = label_efficiency(studied)
+    assert [(r[0], r[1]) for r in figure["data"]["rows"]] == [
+        ("curvssl (form = corr)", "20"),
+        ("curvssl (form = outer)", "20"),
+        ("file: weights.safetensors", "20"),
+        ("no pretraining", "20"),
+        ("curvssl (form = outer)", "200"),
+        ("no pretraining", "200"),
+    ]
+
+
 def test_points_are_coloured_by_group_and_described() -> None:
     figure = Figure(
         "map", "A map", "scatter", pd.DataFrame({"x": [0.0, 1.0, 2.0], "y": [0.0, 1.0, 4.0], "g": ["a", "b", "a"]}),

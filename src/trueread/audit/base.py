@@ -133,19 +133,16 @@ def merged_thresholds(given: Mapping[str, float | None]) -> dict[str, float | No
 
 
 def build_audits(names: Sequence[str | Mapping[str, Any]] | str = "all") -> list[Audit]:
-    """Audits by name, with options as mappings ({"name": "calibration", "bins": 10}); "all" is every registered one
-    that is not asked on request only.
+    """Audits by name, with options as mappings ({"name": "calibration", "bins": 10}); "all", also among others
+    ("all,localisation"), is every registered one that is neither asked on request only nor named beside it.
     """
-    if isinstance(names, str):
-        if names != "all":
-            names = [n.strip() for n in names.split(",")]
-        else:
-            order = list(default_thresholds())  # the reader's order; audits without a threshold come last
-            ranked = sorted(AUDITS.entries(), key=lambda e: order.index(e.name) if e.name in order else len(order))
-            every = [AUDITS.build(e.name) for e in ranked]
-            return [a for a in every if not a.on_request]
-    built = []
-    for entry in names:
+    entries = [n.strip() for n in names.split(",")] if isinstance(names, str) else list(names)
+    named = {entry if isinstance(entry, str) else entry.get("name") for entry in entries}
+    built: list[Audit] = []
+    for entry in entries:
+        if entry == "all":
+            built += [a for a in _standard() if a.name not in named]
+            continue
         options = {} if isinstance(entry, str) else dict(entry)
         name = entry if isinstance(entry, str) else options.pop("name", None)
         if not isinstance(name, str) or not name:
@@ -156,6 +153,13 @@ def build_audits(names: Sequence[str | Mapping[str, Any]] | str = "all") -> list
     if twice is not None:
         raise InputError(f"the audit '{twice}' is asked twice; one of the answers would be lost. Ask it once.")
     return built
+
+
+def _standard() -> list[Audit]:
+    """Those that need not be asked for, in the reader's order; without a threshold they come last."""
+    order = list(default_thresholds())
+    ranked = sorted(AUDITS.entries(), key=lambda e: order.index(e.name) if e.name in order else len(order))
+    return [a for a in (AUDITS.build(e.name) for e in ranked) if not a.on_request]
 
 
 def compare_findings(

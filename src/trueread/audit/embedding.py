@@ -57,13 +57,11 @@ class Embedding(Audit):
             ),
             "linear": _linear(subject, features, train, at),
         }  # fmt: skip
+        told = _attributes(subject, features, train, at)
         finding = self.finding(
             measures=measures,
-            tables={
-                "What features tell": _attributes(subject, features, train, at),
-                "Directions": _directions(features),
-            },
-            figures=_maps(subject, features[0], at),
+            tables={"What features tell": told, "Directions": _directions(features)},
+            figures=_maps(subject, features[0], at, told),
             notes=[
                 f"Features of {len(train)} training and {len(at)} test images: what the last layer takes in. An "
                 "attribute that neighbours tell far better than chance is in the features, used for decisions or not."
@@ -160,8 +158,10 @@ def _directions(features: list[Pair]) -> pd.DataFrame:
     return pd.DataFrame([{"dimensions": n, "effective rank": rank, "spread of a dimension": spread}])
 
 
-def _maps(subject: Subject, features: Pair, at: NDArray) -> list[Figure]:
-    """The first two principal directions of the test images' features, coloured by class, and by an attribute."""
+def _maps(subject: Subject, features: Pair, at: NDArray, told: pd.DataFrame) -> list[Figure]:
+    """The first two principal directions of the test images' features, coloured by class, and by the two attributes
+    that neighbours tell best, over chance. told: as `_attributes` makes it.
+    """
     from sklearn.decomposition import PCA
 
     cohort, drawn = subject.cohort, np.arange(len(at))[:: max(1, -(-len(at) // SHOWN))]
@@ -171,9 +171,10 @@ def _maps(subject: Subject, features: Pair, at: NDArray) -> list[Figure]:
     share = found.explained_variance_ratio_
     labels = [f"direction {i + 1} ({share[i]:.0%} of the variance)" for i in range(2)]
     groups = {"class": label_names(cohort, rows)}
-    for name in cohort.attributes:
-        if _codes(cohort.table[name]) is not None and len(groups) < 3:
-            groups[name] = [str(v) for v in cohort.table[name].iloc[rows]]
+    over_chance = {r["told"]: r["by neighbours"].value - r["by chance"] for r in told.to_dict("records")}
+    drawable = [name for name in cohort.attributes if name in over_chance]
+    for name in sorted(drawable, key=over_chance.__getitem__, reverse=True)[:2]:
+        groups[name] = [str(v) for v in cohort.table[name].iloc[rows]]
     return [
         Figure(
             f"embedding-{i}", f"Features of test images by {name}", "scatter",

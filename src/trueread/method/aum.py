@@ -26,6 +26,8 @@ ROUNDS = 2  # so that the strange samples of one are judged in the other
 class AUM(Selecting):
     """Leaves out samples whose margin stays as low as that of samples that were given a label nobody has."""
 
+    reads_all_labels = True
+
     def __init__(
         self,
         *,

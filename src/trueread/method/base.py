@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from trueread.cohort.cohort import Cohort
 from trueread.errors import InputError
 from trueread.model.classifier import Classifier
 from trueread.registry import Registry
@@ -26,6 +27,9 @@ class Method(Hooks):
     """
 
     name: ClassVar[str] = ""
+    first_weights: ClassVar[bool] = False  # True: it gives the encoder its first weights, which one method can
+    hides_labels: ClassVar[bool] = False  # True: labels of images that are not drawn count as unknown
+    reads_all_labels: ClassVar[bool] = False  # True: it learns also from labels of images that are not drawn
     options: Mapping[str, Any]
 
     def __new__(cls, *_parts: Any, **options: Any) -> Self:
@@ -36,6 +40,9 @@ class Method(Hooks):
     def __init__(self) -> None:
         """No options."""
 
+    def refuse(self, cohort: Cohort) -> None:
+        """Raises InputError for a cohort that it cannot be trained on, before another part prepares for long."""
+
     def __repr__(self) -> str:
         options = ", ".join(f"{k}={v!r}" for k, v in sorted(self.options.items()))
         return f"{self.name or type(self).__name__}({options})"
@@ -44,7 +51,8 @@ class Method(Hooks):
 class Composite(Method):
     """Several methods as one: perturbations follow each other, weights and sampling multiply, penalties add.
 
-    Raises InputError when two of them replace the per-sample loss, because only one of them could.
+    Raises InputError for parts that cannot be together: two that replace the per-sample loss, two that give first
+    weights, and one that reads labels which another says are unknown.
     """
 
     def __init__(self, parts: Sequence[Method]) -> None:
@@ -52,10 +60,22 @@ class Composite(Method):
         replacing = [p for p in parts if overrides(p, "losses")]
         if len(replacing) > 1:
             raise InputError(
-                f"{' and '.join(repr(p.name) for p in replacing)} both replace the per-sample loss; only one of them "
+                f"{' and '.join(repr(p.name) for p in replacing)} both replace the per-sample loss; only one "
                 "can: drop one, or train them as two methods of a study."
             )
         self._losses = replacing[0] if replacing else None
+        first = [p for p in parts if p.first_weights]
+        if len(first) > 1:
+            raise InputError(
+                f"{' and '.join(repr(p.name) for p in first)} both give the encoder its first weights; only one "
+                "can: drop one, or train them as two methods of a study."
+            )
+        hiding, reading = ([p for p in parts if getattr(p, flag)] for flag in ("hides_labels", "reads_all_labels"))
+        if hiding and reading:
+            raise InputError(
+                f"'{reading[0].name}' learns from the labels of all training images, most of which '{hiding[0].name}' "
+                "says are unknown; train on a cohort that holds the labelled images alone."
+            )
         names = [p.name for p in parts]
         repeated = {n for n in names if names.count(n) > 1}
         if repeated:
@@ -73,8 +93,13 @@ class Composite(Method):
         return all(part.replayable for part in self.parts)
 
     def prepare(self, setup: Setup) -> None:
+        self.refuse(setup.cohort)
         for part in self.parts:
             part.prepare(setup)
+
+    def refuse(self, cohort: Cohort) -> None:
+        for part in self.parts:
+            part.refuse(cohort)
 
     def parameters(self) -> Iterable[nn.Parameter]:
         return [p for part in self.parts for p in part.parameters()]

@@ -18,6 +18,8 @@ from trueread.training.out_of_fold import out_of_fold
 class ConfidentLearning(Selecting):
     """Leaves out the samples whose label is contradicted by networks that were trained without their patient."""
 
+    reads_all_labels = True
+
     def __init__(
         self,
         *,

@@ -37,6 +37,22 @@ def edges(z: Tensor, neighbours: Tensor) -> Tensor:
     return z[neighbours] - z[:, None]
 
 
+def unit_edges(z: Tensor, neighbours: Tensor) -> tuple[Tensor, Tensor]:
+    """The edges at length 1, float [b,k,d], and bool [b,k] which of them have a direction. One to a duplicate is 0 and
+    without a gradient, that of a direction growing beyond all bounds as the edge becomes short.
+    """
+    drawn = edges(z, neighbours)
+    lengths = drawn.norm(dim=2)
+    squares = (z.detach() - z.detach().mean(0)).square().sum(1)
+    there = lengths.detach().square() > rounding(squares[:, None] + squares[neighbours])
+    return drawn * torch.where(there, lengths.where(there, 1.0).reciprocal(), 0.0)[..., None], there
+
+
+def rounding(both: Tensor) -> Tensor:
+    """The squared distance from which on two points are not one. both: the sum of their squared lengths."""
+    return ROUNDING * torch.finfo(both.dtype).eps * both
+
+
 def curvature(z: Tensor, neighbours: Tensor, *, kernel: Kernel = "none") -> Tensor:
     """Score float [b] of each row of z, float [b,d], in [-k/2, k(k-1)/2]: large where its neighbours all lie on one
     side. neighbours: int64 [b,k].
@@ -50,7 +66,7 @@ def curvature(z: Tensor, neighbours: Tensor, *, kernel: Kernel = "none") -> Tens
     if kernel == "rbf":
         apart = between(z, neighbours)
         return ((-apart / _median(apart)).exp().sum((1, 2)) - k) / 2  # its diagonal is 1
-    gram = _gram(edges(z, neighbours), kernel)
+    gram = _gram(unit_edges(z, neighbours)[0] if kernel == "linear" else edges(z, neighbours), kernel)
     own = gram.diagonal(dim1=1, dim2=2).clamp_min(1e-12).rsqrt()
     gram = gram * own[:, :, None] * own[:, None]
     return (gram.sum((1, 2)) - gram.diagonal(dim1=1, dim2=2).sum(1)) / 2
@@ -63,12 +79,10 @@ def curvatures(z: Tensor, neighbours: Tensor, scales: Sequence[int], *, kernel: 
     """
     if kernel != "none":
         return torch.stack([curvature(z, neighbours[:, :k], kernel=kernel) for k in scales], dim=1)
-    drawn = edges(z, neighbours[:, : scales[-1]])
-    lengths = drawn.norm(dim=2, keepdim=True)
-    units = drawn / lengths.clamp_min(1e-12)
+    units, there = unit_edges(z, neighbours[:, : scales[-1]])
     between = [b - a for a, b in pairwise((0, *scales))]
     sums = torch.stack([part.sum(1) for part in units.split(between, dim=1)], dim=1).cumsum(1)  # [b,m,d]
-    own = (lengths[..., 0] > 0).cumsum(1)[:, torch.as_tensor(scales, device=z.device) - 1]
+    own = there.cumsum(1)[:, torch.as_tensor(scales, device=z.device) - 1]
     return (sums.square().sum(2) - own) / 2
 
 
@@ -92,7 +106,7 @@ def between(z: Tensor, neighbours: Tensor) -> Tensor:
     squares = z.square().sum(1)
     both = squares[:, None] + squares
     apart = both - 2 * z @ z.T
-    apart = apart.masked_fill(apart <= ROUNDING * torch.finfo(z.dtype).eps * both, 0.0)
+    apart = apart.masked_fill(apart <= rounding(both), 0.0)
     return apart[neighbours[:, :, None], neighbours[:, None]]
 
 

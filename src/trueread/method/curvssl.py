@@ -68,7 +68,10 @@ class CurvatureObjective(Objective):
 
 def too_few(k: int, batch: int) -> str:
     """What to do about batches in which nobody has so many neighbours."""
-    return f"{k} neighbours are asked for in batches of {batch} images; take larger batches, or form corr with fewer."
+    return (
+        f"{k} neighbours are asked for in batches of {batch} images; take fewer (form corr or outer), or larger "
+        "batches where there are images for them."
+    )
 
 
 @method("curvssl", source="Ghojogh, Sepanj and Fieguth 2025, CurvSSL, arXiv 2511.17426")
@@ -104,9 +107,12 @@ class CurvSSL(Pretraining):
         )  # fmt: skip
         self.form, self.kernel, self.k, self.neighbours = form, kernel, k, neighbours
         self.share, self.redundancy = share, redundancy
-        most = max(SCALES) if form == "multi" else k
-        if most >= batch_size:
-            raise InputError(too_few(most, batch_size))
+        self.refuse_batches(batch_size)
+
+    def refuse_batches(self, size: int) -> None:
+        most = max(SCALES) if self.form == "multi" else self.k
+        if most >= size:
+            raise InputError(too_few(most, size))
 
     def objective(self) -> Objective:
         return CurvatureObjective(

@@ -101,7 +101,7 @@ class Danil(Responding):
         logits, at = self.responding(step, share=self.share)
         labels, relative = step.labels[: len(logits)], self.where == FEATURE
         term = distance_term(self.term, logits, at, labels, epsilon=self.epsilon, relative=relative).mean()
-        self.total, self.asked = self.total + term.detach().double(), self.asked + 1
+        self.total, self.asked = self.total + term.detach(), self.asked + 1
         return {"distance": self.weight * term}
 
     def after_epoch(self, ledger: Ledger) -> None:

@@ -27,6 +27,8 @@ REFITS = 10
 class DFR(Method):
     """Plain training, then the last layer is refitted on bias-free images, balanced over classes and groups."""
 
+    reads_all_labels = True
+
     replayable = True
 
     def __init__(

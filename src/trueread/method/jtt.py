@@ -22,6 +22,8 @@ from trueread.training.steps import mix
 class JTT(Method):
     """Draws the errors of a short first training more often; needs no group labels."""
 
+    reads_all_labels = True
+
     replayable = True
 
     def __init__(

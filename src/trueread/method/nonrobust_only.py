@@ -31,6 +31,8 @@ class NonrobustOnly(Method):
     Validation and test are the images as they are, so what it knows of them it knows from the small changes.
     """
 
+    reads_all_labels = True
+
     def __init__(
         self,
         *,

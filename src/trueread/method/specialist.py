@@ -31,6 +31,8 @@ Start = Literal["auto", "random", "teacher"]
 class Specialist(Method):
     """Cross-entropy, plus the divergence from a frozen teacher's answer at the end and at probes on every layer."""
 
+    reads_all_labels = True
+
     def __init__(
         self,
         *,

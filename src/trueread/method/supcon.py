@@ -37,6 +37,8 @@ class SupCon(Method):
     In the first stage a last layer learns along, which the features do not feel, so that epochs can be compared.
     """
 
+    reads_all_labels = True
+
     def __init__(
         self,
         *,

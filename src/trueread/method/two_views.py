@@ -40,7 +40,7 @@ Rate = Annotated[float, Field(gt=0, le=100)]
 Width = Annotated[int, Field(ge=8, le=16_384)]
 NEIGHBOURS = 20  # whose votes tell how the features come along
 WATCHED, TIMES = 1000, 10  # images of training and validation that are looked at, so many times
-FEWEST, FLATTEST = 3.0, 0.1  # effective rank, and spread of a dimension, below which features have collapsed
+FEWEST, FLATTEST = 3.0, 0.1  # effective rank and spread of a dimension below which there is collapse
 
 
 def even_batch(n: int, most: int) -> int:
@@ -73,6 +73,8 @@ class Pretraining(Method):
     """A method that gives the encoder its first weights; compose it with one that trains with labels."""
 
     what: ClassVar[str] = "pretraining"
+    first_weights = True
+    replayable = True  # it does nothing in the steps of the training that follows
 
     def __init__(
         self, *, epochs: int, batch_size: int, learning_rate: float, weight_decay: float, width: int, views: str
@@ -97,7 +99,11 @@ class Pretraining(Method):
         """
         name, recipe = recipe_for(self.views, cohort.modality, of="views")
         hooks = TwoViews(self.objective(), width=self.width, recipe=recipe)
-        changed = config.model_copy(update=self.settings(len(cohort.rows("train"))))
+        settings = self.settings(len(cohort.rows("train")))
+        self.refuse_batches(settings["batch_size"])
+        changed = config.model_copy(update=settings)
+        if processes().leads:
+            say(f"{self.what}: views '{name}', batches of {settings['batch_size']}.")
         fitted = fit(cohort, hooks, changed, seed=seed, folder=folder, what=self.what)
         self.told = {"views": name, **hooks.told()}
         for warning in self.told["warnings"]:
@@ -112,6 +118,9 @@ class Pretraining(Method):
             "select": "last", "augment": "none", "head": "linear", "dropout": 0.0, "ema_decay": None, "patience": None,
             "clip_norm": None, "threshold_rule": "0.5",
         }  # fmt: skip
+
+    def refuse_batches(self, size: int) -> None:
+        """Raises InputError when batches of that size do not do."""
 
     def prepare(self, setup: Setup) -> None:
         made = self.learn(setup.cohort, setup.config, fit=setup.fit, seed=setup.seed, folder=self._folder(setup))
@@ -147,7 +156,7 @@ class TwoViews(Hooks):
         self.objective, self.width, self.recipe = objective, width, recipe
         self.watched: list[dict[str, float]] = []
         self.terms: dict[str, Tensor | float] = {}  # sums over the batches of this epoch
-        self.batches = 0
+        self.batches: dict[str, int] = {}  # that had each term
 
     def __repr__(self) -> str:
         return f"TwoViews({self.objective!r}, {self.width}, {self.recipe!r})"
@@ -190,8 +199,9 @@ class TwoViews(Hooks):
             embedded = [self.projector(f) for f in (step.output.features, other.features)]
         first, second = (processes().joined(e.float()) for e in embedded)
         terms = self.objective(first, second)
-        self.terms = {k: self.terms.get(k, 0.0) + v.detach().double() for k, v in terms.items()}
-        self.batches += 1
+        for name, term in terms.items():
+            self.terms[name] = self.terms.get(name, 0.0) + term.detach()
+            self.batches[name] = self.batches.get(name, 0) + 1
         return {**terms, "probe": self._probe(step, step.output.features)}
 
     def _probe(self, step: Step, features: Tensor) -> Tensor:
@@ -202,11 +212,11 @@ class TwoViews(Hooks):
 
     def after_epoch(self, ledger: Ledger) -> None:
         epoch, epochs = ledger.epoch + 1, ledger.epochs
-        terms = {k: round(float(v) / self.batches, 4) for k, v in self.terms.items()}
-        self.terms, self.batches = {}, 0
+        terms = {k: round(float(v) / self.batches[k], 4) for k, v in self.terms.items()}
+        self.terms, self.batches = {}, {}
         if epoch % max(1, epochs // TIMES) and epoch != epochs:
             return
-        self.watched.append({"epoch": epoch, **terms, **watched(self.setup, self.rows)})
+        self.watched.append({"epoch": epoch, **terms, **watched(self.setup, self.rows, self.projector)})
         if epoch != epochs:  # of the last one the method says it
             for warning in self.warnings():
                 say(f"warning: after epoch {epoch} {warning}")
@@ -214,12 +224,16 @@ class TwoViews(Hooks):
     def warnings(self) -> list[str]:
         """What is wrong with the features now."""
         last = self.watched[-1] if self.watched else {}
-        if not last or (last["rank"] >= FEWEST and last["spread"] >= FLATTEST):
-            return []
-        return [
-            f"the features have collapsed: effective rank {last['rank']:.1f}, spread of a dimension "
-            f"{last['spread']:.3f} of what even features have; lower the learning rate, or take larger batches."
-        ]
+        found = []
+        for what, suffix in (("features", ""), ("embeddings", "_embedded")):
+            rank, spread = last.get(f"rank{suffix}", FEWEST), last.get(f"spread{suffix}", FLATTEST)
+            if rank < FEWEST or spread < FLATTEST:
+                found.append(
+                    f"the {what} have collapsed: effective rank {rank:.1f}, spread of a dimension {spread:.3f} of what "
+                    "even ones have; lower the learning rate, take larger batches, or weigh more what keeps dimensions "
+                    "apart."
+                )
+        return found
 
     def told(self) -> dict[str, Any]:
         """For the report: the terms, and how the features came along."""
@@ -234,18 +248,24 @@ class TwoViews(Hooks):
     def load_state(self, state: dict[str, Any], setup: Setup) -> None:
         self._know(setup)
         self.projector.load_state_dict(state["projector"])
-        self.watched, self.terms, self.batches = state["watched"], dict(state["terms"]), state["batches"]
+        self.watched, self.terms, self.batches = state["watched"], dict(state["terms"]), dict(state["batches"])
         self.objective.load_state(state["objective"])
 
 
-def watched(setup: Setup, rows: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Of some images' features: effective rank, spread, and, where there is validation and one class per image, the
-    balanced accuracy there of the votes of 20 neighbours in training.
+def watched(setup: Setup, rows: Mapping[str, np.ndarray], projector: nn.Module) -> dict[str, float]:
+    """Of some images' features, and of their embeddings: effective rank and spread; and, where there is validation and
+    one class per image, the balanced accuracy there of the votes of 20 neighbours in training.
     """
     cohort = setup.cohort
     bank = features_of(setup.classifier, cohort, rows["train"])
     assert bank is not None
-    said = {"rank": effective_rank(bank.numpy()), "spread": spread_of_dimensions(bank.numpy())}
+    projector.eval()
+    with torch.inference_mode():
+        embedded = projector(bank.float().to(setup.device)).cpu()
+    projector.train()
+    said: dict[str, float] = {}
+    for suffix, x in (("", bank), ("_embedded", embedded)):
+        said |= {f"rank{suffix}": effective_rank(x.numpy()), f"spread{suffix}": spread_of_dimensions(x.numpy())}
     if len(rows["val"]) and cohort.task != "multilabel":
         asked = features_of(setup.classifier, cohort, rows["val"])
         assert asked is not None

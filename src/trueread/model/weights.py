@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from trueread.errors import InputError
 from trueread.files import whole
+from trueread.progress import say
 
 
 def save_weights(network: nn.Module, path: Path) -> None:
@@ -78,11 +79,13 @@ def load_into(network: nn.Module, path: Path) -> str:
 
     Names may carry the prefixes of common wrappers (`module.`, `network.`, `backbone.`). A first convolution for
     another number of channels is summed or spread, as timm does; a head of another size is left at its random start.
+    So is a tensor of another shape in the backbone, such as the first of another stem, with a warning.
     Raises InputError when fewer than half of the backbone's tensors find their place: then it is another architecture.
     """
     state = read_weights(path)
     own = network.state_dict()
     fitted: dict[str, Tensor] = {}
+    others: list[str] = []  # of the backbone, for which the file has another shape
     for name, value in state.items():
         for prefix in ("module.", "network.", "model."):
             name = name.removeprefix(prefix)
@@ -92,11 +95,19 @@ def load_into(network: nn.Module, path: Path) -> str:
         value = _adapt_channels(value, own[target])
         if value.shape == own[target].shape:
             fitted[target] = value
+        elif target.startswith("backbone."):
+            others.append(f"{name} {list(value.shape)}, here {list(own[target].shape)}")
     wanted = [n for n in own if n.startswith("backbone.") and not n.endswith("num_batches_tracked")]
     found = sum(n in fitted for n in wanted)
     if found < len(wanted) / 2:
         raise InputError(
             f"{path} fits {found} of the {len(wanted)} tensors of this backbone; give weights of the same architecture."
+        )
+    if others:
+        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        say(
+            f"warning: {path.name} holds {others[0]}{more}: this starts at random; give the stem, or the size of "
+            "images, that the weights were made with."
         )
     network.load_state_dict(fitted, strict=False)
     sha = hashlib.sha256(path.read_bytes()).hexdigest()[:12]

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from trueread.report.words import options_text
+
 Json = dict[str, Any]
 
-METHOD, FEW = "method", "few-labels"
+METHOD, FEW, PLAIN = "method", "few-labels", "erm"
 
 
 def overlay(figures: Mapping[str, Json], *, order: Sequence[str]) -> Json | None:
@@ -115,17 +117,16 @@ def _curve(method: str, history: Json, wanted: Sequence[tuple[str, str]]) -> lis
 def label_efficiency(methods: Sequence[Json]) -> list[Json]:
     """Balanced accuracy on the test images against the number of labelled ones, evenly spaced, a line per way of
     beginning; [] unless methods of the study differ in how many labels they were given (see the method few-labels).
+    Methods that were given all of them are a line's last point when they are otherwise trained like its others.
     """
-    rows = []
-    for method in methods:
-        told = method.get("report") or {}
-        labelled = told.get("labelled_images", (told.get(FEW) or {}).get("labelled_images"))
-        found = next((f for f in method["findings"] if f["audit"] == "performance"), None)
-        if labelled is None or found is None or "balanced-accuracy" not in found["measures"]:
-            continue
-        trained = ((method.get("card") or {}).get("training") or {}).get("method", method["name"])
-        begun = " + ".join(p for p in str(trained).split("+") if p != FEW) or "no pretraining"
-        rows.append([begun, labelled, found["measures"]["balanced-accuracy"]["estimate"]])
+    found = [(told, m) for m in methods if (told := _labels_told(m)) is not None]
+    lines = dict.fromkeys(_begun(m) for (few, _), m in found if few)
+    names = _named(list(lines))
+    rows = [
+        [names[key], labelled, m["findings"][at]["measures"]["balanced-accuracy"]["estimate"]]
+        for (_, labelled), m in found
+        if (key := _begun(m)) in names and (at := _performance(m)) is not None
+    ]
     if len({row[1] for row in rows}) < 2:
         return []
     return [
@@ -145,3 +146,47 @@ def label_efficiency(methods: Sequence[Json]) -> list[Json]:
             },
         }
     ]
+
+
+def _labels_told(method: Json) -> tuple[bool, int] | None:
+    """Whether the method few-labels decided how many images have a label, and how many; None when nobody says."""
+    told = method.get("report") or {}
+    few = told.get("labelled_images", (told.get(FEW) or {}).get("labelled_images"))
+    n = few if few is not None else _trained(method).get("train_images")
+    return None if n is None else (few is not None, int(n))
+
+
+def _performance(method: Json) -> int | None:
+    """Where among its findings the balanced accuracy is."""
+    known = (i for i, f in enumerate(method["findings"]) if "balanced-accuracy" in f["measures"])
+    return next((i for i in known if method["findings"][i]["audit"] == "performance"), None)
+
+
+def _trained(method: Json) -> Json:
+    return (method.get("card") or {}).get("training") or {}
+
+
+def _begun(method: Json) -> tuple[str, str, str]:
+    """What was done besides choosing labels, with which options, and the first weights."""
+    trained = _trained(method)
+    name = str(trained.get("method", method["name"]))
+    parts = [p for p in name.split("+") if p not in (FEW, PLAIN)]
+    given = trained.get("method_options") or {}
+    each = given if "+" in name else {name: given}
+    options = {part: each[part] for part in parts if each.get(part)}
+    return "+".join(parts), options_text(options), str((method.get("card") or {}).get("weights", "none"))
+
+
+def _named(lines: Sequence[tuple[str, str, str]]) -> dict[tuple[str, str, str], str]:
+    """A short name for each line, with its options or weights where it takes them to tell two apart."""
+
+    def start(weights: str) -> str:
+        return "no pretraining" if weights.startswith("none") else weights.partition(" (")[0]
+
+    short = {line: line[0].replace("+", " + ") or start(line[2]) for line in lines}
+    named = {}
+    for line, name in short.items():
+        alike = [other for other, theirs in short.items() if theirs == name and other != line]
+        options, weights = (any(other[i] != line[i] for other in alike) for i in (1, 2))
+        named[line] = (line[1] if options and line[1] else name) + (f", {line[2]}" if weights else "")
+    return named

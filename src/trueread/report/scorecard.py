@@ -165,7 +165,7 @@ def verdict_sentence(summary: Json, method: str) -> str:
     judged = [a for a, v in verdicts.items() if v in JUDGED]
     if judged:
         n_passed = sum(verdicts[a] == "pass" for a in judged)
-        verb = "passes" if n_passed == 1 else "pass"
+        verb = "passes" if 1 in (n_passed, len(judged)) else "pass"
         head = f"{n_passed} of {counted(len(judged), 'question')} {verb} for {method}"
     else:
         head = f"No question has a threshold and an answer for {method}"

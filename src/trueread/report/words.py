@@ -168,7 +168,7 @@ def shortened(text: str, limit: int) -> str:
     """The text in at most `limit` characters, cut in its middle, where long names differ least."""
     if len(text) <= limit:
         return text
-    head = (limit - 1 + 1) // 2
+    head = limit // 2
     return f"{text[:head].rstrip()}…{text[len(text) - (limit - 1 - head) :].lstrip()}"
 
 
