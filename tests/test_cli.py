@@ -234,14 +234,20 @@ class TestStdout:
         assert err
         text = study.read_text()
         study.write_text(text.replace("performance: 1.0", "performance: 1.01"))  # no AUROC reaches it
-        code, out, _ = trueread("run", study, "-o", out_folder, "--gate")
+        cases = tmp_path / "gate" / "junit.xml"
+        code, out, _ = trueread("run", study, "-o", out_folder, "--gate", "--junit", cases)
         assert code == 1
+        assert 'failures="1"' in cases.read_text()
         assert str(out_folder / "report.html") in out
         assert trueread("run", study, "-o", out_folder)[0] == 0  # without --gate a failed audit is no failure
         study.write_text(text.replace("performance: 1.0", "performance: 0.0"))
-        assert trueread("run", study, "-o", out_folder, "--gate")[0] == 0
+        code, out, _ = trueread(
+            "run", study, "-o", out_folder, "--gate", "--audits", "performance,calibration", "--json"
+        )
+        assert code == 0
+        assert [f["audit"] for f in json.loads(out)["methods"][0]["findings"]] == ["performance", "calibration"]
 
-    def test_audit_as_json_and_the_gate(self, trueread, trained, pictures):
+    def test_audit_as_json_and_the_gate(self, trueread, trained, pictures, tmp_path):
         folder, _ = trained
         data = (f"folder:{pictures}", "-s", r"patient=patient\d+", "--audits", "performance,calibration,subgroups")
         code, out, _ = trueread("audit", folder, *data, "--json")
@@ -251,7 +257,8 @@ class TestStdout:
         assert findings[2]["verdict"] == "not measured"
         stored = json.loads((folder / "findings.json").read_text())["erm"][0]["measures"]["auroc"]["estimate"]
         assert findings[0]["measures"]["auroc"]["estimate"]["value"] == pytest.approx(stored["value"], abs=1e-6)
-        code, out, err = trueread("audit", folder, *data)
+        code, out, err = trueread("audit", folder, *data, "--junit", tmp_path / "junit.xml")
+        assert 'tests="3"' in (tmp_path / "junit.xml").read_text()
         assert "split: as saved in split.csv\n" in err
         assert "test images of " in err
         assert "patients; unreadable and left out: 1." in err

@@ -26,6 +26,7 @@ TrainOptions = Annotated[list[str] | None, typer.Option("--train", "-t", metavar
 MethodOptions = Annotated[list[str] | None, typer.Option("--option", "-x", metavar="KEY=VALUE", help=OPTION_HELP)]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="folder for the results")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON on stdout, for machines")]
+Junit = Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="write the verdicts as JUnit XML")]
 Gate = Annotated[bool, typer.Option("--gate", help="exit with 1 when an audit fails")]
 
 

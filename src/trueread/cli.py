@@ -18,6 +18,7 @@ from trueread.arguments import (
     Data,
     DataOptions,
     Gate,
+    Junit,
     MethodOptions,
     Model,
     Out,
@@ -83,6 +84,7 @@ def run(
     train_: TrainOptions = None,
     out: Out = None,
     gate: Gate = False,
+    junit: Junit = None,
     as_json: AsJson = False,
 ) -> None:
     """Do a whole study: check the data, train methods x seeds, audit, compare, write report.html.
@@ -126,6 +128,8 @@ def run(
 
         print_scorecard(summary)
         print(folder / "report.html")
+    if junit is not None:
+        _write_junit({m["name"]: m["findings"] for m in summary["methods"]}, junit)
     failed = [f["audit"] for m in summary["methods"] for f in m["findings"] if f["verdict"] == "fail"]
     if gate and failed:
         raise typer.Exit(GATE_FAILED)
@@ -205,6 +209,7 @@ def audit(
     set_: DataOptions = None,
     out: Out = None,
     gate: Gate = False,
+    junit: Junit = None,
     as_json: AsJson = False,
 ) -> None:
     """Ask audits of one model; exit code 1 with --gate when one fails.
@@ -225,8 +230,18 @@ def audit(
         print(json.dumps([f.to_json() for f in findings]))
     else:
         print_findings(findings)
+    if junit is not None:
+        _write_junit({"model": [f.to_json() for f in findings]}, junit)
     if gate and any(f.verdict == "fail" for f in findings):
         raise typer.Exit(GATE_FAILED)
+
+
+def _write_junit(found: dict[str, Any], path: Path) -> None:
+    from trueread.commands import writing
+    from trueread.report import write_junit
+
+    with writing(path, option="--junit"):
+        write_junit(found, path)
 
 
 @app.command()

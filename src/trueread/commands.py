@@ -27,7 +27,7 @@ from trueread.options import option_names, validate
 from trueread.paper.base import PAPERS, run_paper
 from trueread.progress import say
 from trueread.record import metrics_table, write_lists
-from trueread.report import write_report
+from trueread.report import write_markdown_report, write_report
 from trueread.runner import run_study
 from trueread.shift.base import SHIFTS
 from trueread.study import Study, load_study
@@ -115,7 +115,8 @@ def audit(
 
 
 def report(run_folder: str | Path) -> Path:
-    """Draw report.html of a finished run again and return its path."""
+    """Draw report.html of a finished run again, and report.md beside it; return the page's path."""
+    write_markdown_report(run_folder)
     return write_report(run_folder)
 
 

@@ -38,7 +38,7 @@ from trueread.model.card import MapCheck, write_card
 from trueread.model.classifier import Classifier
 from trueread.progress import say
 from trueread.record import cohort_facts, environment, metrics_table, threshold_facts, today, write_lists
-from trueread.report import make_gallery, write_model_card, write_report
+from trueread.report import make_gallery, write_markdown_report, write_model_card, write_report
 from trueread.report.check_words import CHECK_PAGE, in_short
 from trueread.report.strips import with_pictures
 from trueread.report.summary import SUMMARY, Json
@@ -293,6 +293,7 @@ def _write_results(
     ]
     write_csv(folder / HISTORY, pd.concat(histories))
     write_report(folder)
+    write_markdown_report(folder)
     for s in subjects:
         write_model_card(folder, s.name)
 

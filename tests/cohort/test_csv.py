@@ -252,6 +252,65 @@ def test_a_class_without_readable_images_and_a_column_that_is_no_label(images):
         read(write(images, "image,label,id", *many))
 
 
+class TestBoxes:
+    @pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+    def test_are_the_masks_that_somebody_draws_of_them(self, tmp_path, fit):
+        draw, lines = np.random.default_rng(3), ["image,label,mask,box"]
+        for i in range(12):
+            height, width = draw.integers(60, 200, 2)
+            boxes, mask = [], np.zeros((height, width), np.uint8)
+            for _ in range(i % 3):
+                x, y, w, h = (int(draw.integers(low, high)) for low, high in ((0, 30), (0, 30), (5, 30), (5, 30)))
+                mask[y : y + h, x : x + w] = 255
+                boxes.append(f"{x} {y} {w} {h}")
+            save(tmp_path / f"i{i}.png", np.zeros((height, width), np.uint8))
+            save(tmp_path / f"m{i}.png", mask)
+            lines.append(f"i{i}.png,{'ab'[i % 2]},m{i}.png,{';'.join(boxes)}")
+        path = write(tmp_path, *lines)
+        drawn, boxed = (csv(path, size=40, fit=fit, **{other: ""}).masks for other in ("box", "mask"))
+        assert (drawn[0] == boxed[0]).all()
+        assert drawn[3].sum() == 0 == boxed[3].sum()
+        assert (drawn != boxed).mean() < 0.005  # of the edges' pixels half are covered, more or less
+        assert (drawn & boxed).sum() > 0.9 * drawn.sum()
+
+    @pytest.mark.parametrize("cell", ["2 4 6 8", '"2, 4, 6, 8"', '"[2, 4, 6, 8]"', '"[[2,4,6,8]]"', "2 4 6 8|2 4 6 8"])
+    def test_ways_to_write_them(self, images, cell):
+        cohort = read(write(images, "image,label,box", f"a0.png,x,{cell}", "a1.png,y,"))
+        expected = np.zeros((16, 16))
+        expected[4:12, 2:8] = 1
+        np.testing.assert_array_equal(cohort.masks, [expected, expected * 0])
+        assert cohort.attributes == []
+
+    def test_a_box_of_less_than_a_pixel_marks_one(self, tmp_path):
+        save(tmp_path / "large.png", np.zeros((320, 320), np.uint8))
+        save(tmp_path / "other.png", np.zeros((320, 320), np.uint8))
+        cohort = read(write(tmp_path, "image,label,box", "large.png,x,100 45 4 4", "other.png,y,"))
+        assert np.argwhere(cohort.masks[0]).tolist() == [[2, 5]]
+
+    @pytest.mark.parametrize(
+        ("cells", "message"),
+        [
+            (("1 2 3", "4 5 6 0"), "row 2: the box is '1 2 3'; row 3: the box is '4 5 6 0'. Write x, y, width"),
+            (("", "4 5 60 6"), "row 3: the box '4 5 60 6' leaves its image of 16 x 16"),
+            (("-5 0 6 6", ""), "row 2: the box '-5 0 6 6' leaves its image"),
+            (("nan 0 6 6", ""), "row 2: the box is 'nan 0 6 6'"),
+        ],
+    )
+    def test_mistakes(self, images, cells, message):
+        path = write(images, "image,label,box", *(f"a{i}.png,{'xy'[i]},{cell}" for i, cell in enumerate(cells)))
+        with pytest.raises(InputError, match=message):
+            read(path)
+
+    def test_an_unreadable_image_takes_its_boxes_along(self, images):
+        lines = ("none.png,x,0 0 4 4", "a1.png,y,", "a2.png,x,8 8 4 4")
+        cohort = read(write(images, "image,label,box", *lines))
+        assert cohort.masks.sum((1, 2)).tolist() == [0, 16]
+
+    def test_not_beside_masks(self, images):
+        with pytest.raises(InputError, match=r'has masks and boxes; take one of them, .* mask="" or box=""'):
+            read(write(images, "image,label,mask,box", "a0.png,x,,", "a1.png,y,,"))
+
+
 def test_masks(images):
     mask = np.zeros((16, 16), np.uint8)
     mask[2:6, 8:12] = 255

@@ -11,7 +11,8 @@ from fake_run import CLASSES, SECRETS, fake_summary, write_run
 
 from trueread.errors import InputError
 from trueread.report import write_model_card
-from trueread.report.modelcard import as_markdown, limits, not_measured
+from trueread.report.markdown import as_markdown
+from trueread.report.modelcard import limits, not_measured
 from trueread.report.scorecard import audit_rows
 from trueread.report.summary import audit_names
 

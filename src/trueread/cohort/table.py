@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
+from trueread.cohort.boxes import masks_of, read_boxes
 from trueread.cohort.cache import cache_for
 from trueread.cohort.classes import class_order, refuse_empty_classes
 from trueread.cohort.cohort import OWN_COLUMNS, Cohort, Task
@@ -35,6 +36,7 @@ def csv(
     patient: str | None = None,
     split: str | None = None,
     mask: str | None = None,
+    box: str | None = None,
     id: str | None = None,
     root: str | None = None,
     size: Annotated[int, Field(ge=16, le=1024)] = 64,
@@ -55,7 +57,7 @@ def csv(
     labels: several columns of 0, 1 or nothing (unknown) instead of `label`, one for each class: a multilabel task.
     patient, split, mask, id: columns of whose image it is, its split, the path of its mask (blank: nothing is marked)
         and its name (else the image path). When not given, a column of that very name is used if there is one; "" uses
-        none.
+        none. box: so too, instead of masks: boxes around what is to be seen; see `read_boxes`.
     root: the folder of the images (default: that of the table). Paths that leave it are refused.
     size, channels, fit: side in pixels, 1 or 3, and how other shapes become square; see `read.read_image`.
     white: the stored intensity that becomes 1.0, such as 4095 for 12 bits in 16; default: the files' full range.
@@ -75,8 +77,12 @@ def csv(
     path = Path(location).expanduser()
     file = path.name
     rows = read_rows(path, encoding=encoding)
-    given = {"patient": patient, "split": split, "mask": mask, "id": id}
+    given = {"patient": patient, "split": split, "mask": mask, "box": box, "id": id}
     used = {role: _optional_column(role, wanted, rows, file) for role, wanted in given.items()}
+    if used["mask"] and used["box"]:
+        raise InputError(
+            f'{file} has masks and boxes; take one of them, and leave the other out with mask="" or box="".'
+        )
     column(image, rows, file=file, role="image")
     rows, targets, order, task = _targets(file, rows, label, labels, classes, task)
 
@@ -95,6 +101,7 @@ def csv(
     files = _paths(file, _filled(file, rows[image]), folder)
     there = [path for path in files if path is not None]
     masks = _paths(file, rows[used["mask"]], folder) if used["mask"] else None
+    boxes = read_boxes(file, rows[used["box"]]) if used["box"] else None
     place = cache_for(
         cache, name=path.stem, table=os.path.realpath(path), root=folder, image=image, mask=used["mask"],
         classes=sorted(order), size=size, channels=channels, fit=fit,
@@ -102,6 +109,10 @@ def csv(
     read = read_images(
         there, size=size, channels=channels, fit=fit, masks=masks, white=white, cache=place, what=f"reading {file}"
     )
+    marked = read.masks
+    if boxes is not None:
+        own = [boxes[i] for i in read.kept]
+        marked = masks_of(file, own, read.files, rows.index[read.kept].tolist(), size=size, fit=fit)
     targets, table = targets[read.kept], table.iloc[read.kept]
     if task != "multilabel":
         refuse_empty_classes(file, targets, order)
@@ -112,7 +123,7 @@ def csv(
         table=table,
         classes=tuple(order),
         task=task,
-        masks=read.masks,
+        masks=marked,
         files=read.files,
         known=read.known,
         white=white or read.white,

@@ -285,15 +285,30 @@ def on_original(
     """A box (left, top, right, bottom) of the fitted picture, size x size, in pixels of its original of width x height;
     ends excluded, rounded outwards, inside the original.
     """
-    if fit == "stretch":
-        scale, shift = (width / size, height / size), (0.0, 0.0)
-    else:
-        side = max(width, height) if fit == "pad" else min(width, height)
-        scale, shift = (side / size, side / size), ((width - side) / 2, (height - side) / 2)
+    scale, shift = _way_back(size, fit, width, height)
     left, top, right, bottom = (place[i] * scale[i % 2] + shift[i % 2] for i in range(4))
     slack = 1e-6  # of rounding, that should not cost a pixel
     low = max(0, math.floor(left + slack)), max(0, math.floor(top + slack))
     return (*low, min(width, math.ceil(right - slack)), min(height, math.ceil(bottom - slack)))
+
+
+def on_fitted(
+    place: tuple[float, float, float, float], *, size: int, fit: Fit, width: int, height: int
+) -> tuple[float, float, float, float]:
+    """The inverse of `on_original`, not rounded: a box of the original in pixels of the fitted picture, in parts or
+    wholly outside where it was cut off.
+    """
+    scale, shift = _way_back(size, fit, width, height)
+    left, top, right, bottom = ((place[i] - shift[i % 2]) / scale[i % 2] for i in range(4))
+    return left, top, right, bottom
+
+
+def _way_back(size: int, fit: Fit, width: int, height: int) -> tuple[tuple[float, float], tuple[float, float]]:
+    """(scale, shift) in x and y that take a fitted picture's pixels to those of its original."""
+    if fit == "stretch":
+        return (width / size, height / size), (0.0, 0.0)
+    side = max(width, height) if fit == "pad" else min(width, height)
+    return (side / size, side / size), ((width - side) / 2, (height - side) / 2)
 
 
 def _fitted(image: Image.Image, size: int, fit: Fit) -> Image.Image:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 from trueread.files import write_text
 from trueread.report import views
-from trueread.report.page import method_facts, template_engine
+from trueread.report.markdown import rendered, thresholds
+from trueread.report.page import method_facts
 from trueread.report.scorecard import JUDGED, audit_rows, rule_text, verdict_sentence
 from trueread.report.summary import (
     Json,
@@ -19,7 +19,7 @@ from trueread.report.summary import (
     read_summary,
     threshold_of,
 )
-from trueread.report.words import cell_text, counted, reason, sentence, slug
+from trueread.report.words import cell_text, counted, reason, slug
 
 # What a reader of a card looks for: named as not measured when the study did not ask.
 EXPECTED = {
@@ -38,20 +38,9 @@ def write_model_card(run_folder: str | Path, method: str) -> Path:
     """
     folder = Path(run_folder)
     summary = read_summary(folder)
-    engine = template_engine(autoescape=False)
-    engine.finalize = as_markdown
-    text = engine.get_template("model_card.md.j2").render(_context(summary, method_named(summary, method)))
     path = folder / f"model_card-{slug(method)}.md"
-    write_text(path, re.sub(r"\n{3,}", "\n\n", text).strip() + "\n")
+    write_text(path, rendered("model_card.md.j2", _context(summary, method_named(summary, method))))
     return path
-
-
-def as_markdown(value: Any) -> Any:
-    """A value that stands in Markdown, also in a table, as the text it is: no markup, no HTML, one line."""
-    if not isinstance(value, str):
-        return value
-    text = " ".join(value.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*|\[\]])", r"\\\1", text)
 
 
 def _context(summary: Json, method: Json) -> dict[str, Any]:
@@ -76,7 +65,7 @@ def _context(summary: Json, method: Json) -> dict[str, Any]:
         "caveats": views.caveats(alone),
         "notes": [note for a in audit_names(alone) for _, note in views.notes_of(findings_of(alone, a), n_methods=1)],
         "not_measured": not_measured(alone),
-        "thresholds": _thresholds(alone),
+        "thresholds": thresholds(alone),
         "environment": [(k, v) for k, v in (summary.get("environment") or {}).items() if v not in (None, "")],
     }
 
@@ -138,12 +127,3 @@ def not_measured(summary: Json) -> list[str]:
     ]
     name = summary["cohort"]["name"]
     return [*lines, f"Other data than {name}. Not measured, because the study has this one cohort."]
-
-
-def _thresholds(summary: Json) -> list[str]:
-    lines = []
-    for question in views.questions(summary):
-        threshold, why = threshold_of(summary, question.audit)
-        if threshold is not None and question.title:
-            lines.append(f"{question.title}: {question.rule}. {sentence(why)}".strip())
-    return lines
