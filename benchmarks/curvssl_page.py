@@ -9,7 +9,7 @@ import pandas as pd
 from pages import held, line, made_by, rule, shown, signed, svg
 
 from trueread import Estimate, Figure
-from trueread.paper.curvssl import BARLOW, CHOSEN, COLUMNS, OURS, SCRATCH
+from trueread.paper.curvssl import BARLOW, CHOSEN, COLUMNS, LATER, OURS, SCRATCH
 from trueread.stats import METRICS
 
 Json = dict[str, Any]
@@ -66,7 +66,11 @@ def claims(result: Json, name: str) -> list[str]:
     said = [
         f"{held(apart[CHOSEN].value >= 0)}: with a linear layer {CHOSEN} is at or above Barlow Twins; "
         f"{signed(apart[CHOSEN])}.",
-        *(f"The other form {arm}: {signed(found)}." for arm, found in apart.items() if arm != CHOSEN),
+        *(
+            f"{'Added once these had been seen:' if arm in LATER else 'The other form'} {arm}: {signed(found)}."
+            for arm, found in apart.items()
+            if arm != CHOSEN
+        ),
         "Above random features with a linear layer: "
         + ", ".join(f"{a} {v.value - rows[SCRATCH].value:+.3f}" for a, v in rows.items() if a != SCRATCH) + ".",
     ]  # fmt: skip
@@ -112,7 +116,7 @@ def figures(result: Json) -> dict[str, str]:
             {
                 "share": f"{r['share']:.0%}",
                 "arm": r["arm"],
-                "value": Estimate.from_json(r["measures"][COLUMNS[0]]).value,
+                "value": Estimate.from_json(r["measures"][COLUMNS[0]]),
             }
             for r in result["tuned"]
             if r["cohort"] == name

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from trueread.cohort.split import apply_split, assign_splits, save_split
     from trueread.commands import catalogue, run, train
     from trueread.errors import InputError, NotMeasured, TruereadError
+    from trueread.estimator import ImageClassifier
     from trueread.method.base import Method, build_method
     from trueread.method.constructed import constructed
     from trueread.model.classifier import Classifier, Output
@@ -55,6 +56,7 @@ _HOMES = {
     "trueread.cohort.split": ("apply_split", "assign_splits", "save_split"),
     "trueread.commands": ("catalogue", "run", "train"),
     "trueread.errors": ("InputError", "NotMeasured", "TruereadError"),
+    "trueread.estimator": ("ImageClassifier",),
     "trueread.method.base": ("Method", "build_method"),
     "trueread.method.constructed": ("constructed",),
     "trueread.model.classifier": ("Classifier", "Output"),
@@ -85,6 +87,7 @@ __all__ = [
     "Figure",
     "Finding",
     "Fitted",
+    "ImageClassifier",
     "InputError",
     "Measure",
     "Member",
