@@ -17,6 +17,7 @@ from trueread.cohort.split import assign_splits
 from trueread.errors import InputError
 from trueread.model import Classifier
 from trueread.model.weights import read_weights
+from trueread.progress import set_quiet
 
 pytestmark = pytest.mark.usefixtures("quiet_and_on_one_thread")
 OPTIONS = {"epochs": 2, "batch_size": 16, "width": 16, "k": 3}
@@ -77,6 +78,33 @@ def test_of_a_cohort_only_training_images_are_seen(tmp_path):
     ]
     states = [read_weights(p) for p in paths]
     assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
+
+
+def test_a_source_as_elsewhere_and_a_folder_with_its_prefix(archive, tmp_path):
+    made = [
+        pretraining.pretrain(images, out=tmp_path / str(i), source=source, options={**OPTIONS, "epochs": 1}, **SETTINGS)
+        for i, (images, source) in enumerate((
+            (["phantom"], {"n_images": 80, "size": 28}),
+            (load_cohort("phantom", n_images=80, size=28), None),
+            ([f"folder:{archive}"], {"size": 16}),
+            ([archive], {"size": 16}),
+        ))
+    ]  # fmt: skip
+    states = [read_weights(p) for p in made]
+    for one, other in ((0, 1), (2, 3)):
+        assert all(torch.equal(states[one][k], states[other][k]) for k in states[one])
+    with pytest.raises(InputError, match="'phantom' is a source, of which one can be given"):
+        pretraining.pretrain(["phantom", archive], out=tmp_path / "x", options=OPTIONS)
+
+
+def test_folders_of_test_images_are_warned_of(tmp_path, capsys):
+    set_quiet(False)
+    for i in range(17):
+        folder = tmp_path / "images" / ("train" if i else "test") / "a"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((16, 16), i, np.uint8)).save(folder / f"{i}.png")
+    assert len(pretraining.read_unlabelled([tmp_path / "images"], size=16)) == 17
+    assert "1 of 17 images lie in folders called validation or test" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

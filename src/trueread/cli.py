@@ -174,7 +174,10 @@ def train(
 
 @app.command()
 def pretrain(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="image files, or folders of them")],
+    images: Annotated[
+        list[str],
+        typer.Argument(metavar="IMAGE...", help="image files, or folders of them; or one source, as of train"),
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="folder for weights.safetensors")],
     method: Annotated[str, typer.Option("--method", "-m", help="curvssl, barlow-twins or vicreg")] = "curvssl",
     seed: Annotated[int, typer.Option(help="seed of everything random")] = 0,
@@ -189,6 +192,8 @@ def pretrain(
     `trueread pretrain archive/ -o encoder -s size=64 -s modality=radiograph`
 
     `trueread pretrain archive/ -o encoder -m vicreg -x epochs=200 -t backbone=resnet18`
+
+    `trueread pretrain csv:labels.csv -o encoder -s patient=lesion_id`
     """
     from trueread import pretraining
     from trueread.options import validate

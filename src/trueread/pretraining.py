@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from trueread.cohort.cohort import Cohort
 from trueread.cohort.read import list_images, read_images
+from trueread.cohort.source import SOURCES, load_cohort
+from trueread.cohort.split import split_named
 from trueread.commands import writing
 from trueread.errors import InputError, unknown
 from trueread.files import write_json
@@ -49,9 +51,10 @@ def pretrain(
 ) -> Path:  # fmt: skip
     """Train an encoder on images without looking at labels; returns the weights file, for `weights=` of later runs.
 
-    images: files, or folders that are searched for them, or a Cohort, whose training split is used, or all of it where
-    it is not split.
-    method: curvssl, barlow-twins or vicreg, with `options`. source: size, channels, fit and modality of the images.
+    images: files, or folders that are searched for them; or one name of a source ("csv:labels.csv", "phantom"), or a
+    Cohort, of which the training split is used, or all of it where it is not split.
+    method: curvssl, barlow-twins or vicreg, with `options`. source: size, channels, fit and modality of the images, or
+    the options of the source.
     settings: of the loop (`backbone="resnet18"`, ...), but for those that the method decides. Interrupted, it goes on
     when it is asked again. Raises InputError for another method, and for fewer than 16 images.
     """
@@ -65,7 +68,7 @@ def pretrain(
     if decided:
         raise InputError(f"{method} decides {' and '.join(decided)} of the loop; give its own option (-x), or none.")
     config = validate(TrainConfig, settings, where="--train")
-    cohort = images if isinstance(images, Cohort) else read_unlabelled(images, **(source or {}))
+    cohort = images if isinstance(images, Cohort) else _read([str(i) for i in images], **(source or {}))
     if not cohort.is_split:
         cohort = cohort.with_split(["train"] * len(cohort))
     out = Path(out)
@@ -87,6 +90,19 @@ def pretrain(
     return path
 
 
+def _read(images: Sequence[str], **options: Any) -> Cohort:
+    """The images that are named, of whatever source; of folders also those that have no classes."""
+    name = images[0].partition(":")[0] if images else ""
+    named = name in {e.name for e in SOURCES.entries()} and not Path(images[0]).exists()
+    if named and name != "folder":
+        if len(images) > 1:
+            raise InputError(
+                f"'{images[0]}' is a source, of which one can be given; found {len(images)}; give it alone."
+            )
+        return load_cohort(images[0], **options)
+    return read_unlabelled([i.removeprefix("folder:") for i in images], **options)
+
+
 def read_unlabelled(images: Sequence[str | Path], **options: Any) -> Cohort:
     """Files, or folders of them, as the training split of a cohort that has no labels worth the name. options: see
     `Reading`. Unreadable files are left out, and how many is said.
@@ -95,6 +111,14 @@ def read_unlabelled(images: Sequence[str | Path], **options: Any) -> Cohort:
     if wanted.modality not in recipes("views"):
         raise unknown("modality", wanted.modality, recipes("views"))
     files = list_images(images)
+    folders = [folder for given in images for folder in Path(given).glob("**/") if folder != Path(given)]
+    held_out = {folder for folder in folders if split_named(folder.name) in ("val", "test")}
+    tested = [f for f in files if not held_out.isdisjoint(f.parents)]
+    if tested:
+        say(
+            f"warning: {len(tested)} of {len(files)} images lie in folders called validation or test; what is tested "
+            "on later does not belong here."
+        )
     read = read_images(files, size=wanted.size, channels=wanted.channels, fit=wanted.fit, what="reading images")
     n = len(read.images)
     if len(read.omitted):
