@@ -38,7 +38,12 @@ def archive(tmp_path_factory):
 
 def test_a_later_run_starts_from_its_weights(archive, tmp_path):
     path = pretraining.pretrain(
-        [archive], out=tmp_path / "encoder", source={"size": 16, "modality": "radiograph"}, options=OPTIONS, **SETTINGS
+        [archive],
+        "curvssl",
+        out=tmp_path / "encoder",
+        source={"size": 16, "modality": "radiograph"},
+        options=OPTIONS,
+        **SETTINGS,
     )
     told = json.loads((tmp_path / "encoder" / "pretraining.json").read_text())
     assert told["images"] == 48
@@ -73,7 +78,7 @@ def test_of_a_cohort_only_training_images_are_seen(tmp_path):
     others = np.concatenate([split.rows("val"), split.rows("test")])
     changed[others] = 255 - changed[others]
     paths = [
-        pretraining.pretrain(c, out=tmp_path / str(i), options={**OPTIONS, "epochs": 1}, **SETTINGS)
+        pretraining.pretrain(c, "curvssl", out=tmp_path / str(i), options={**OPTIONS, "epochs": 1}, **SETTINGS)
         for i, c in enumerate((split, replace(split, images=changed)))
     ]
     states = [read_weights(p) for p in paths]
@@ -82,7 +87,7 @@ def test_of_a_cohort_only_training_images_are_seen(tmp_path):
 
 def test_a_source_as_elsewhere_and_a_folder_with_its_prefix(archive, tmp_path):
     made = [
-        pretraining.pretrain(images, out=tmp_path / str(i), source=source, options={**OPTIONS, "epochs": 1}, **SETTINGS)
+        pretraining.pretrain(images, "curvssl", out=tmp_path / str(i), source=source, options={**OPTIONS, "epochs": 1}, **SETTINGS)
         for i, (images, source) in enumerate((
             (["phantom"], {"n_images": 80, "size": 28}),
             (load_cohort("phantom", n_images=80, size=28), None),
@@ -94,7 +99,7 @@ def test_a_source_as_elsewhere_and_a_folder_with_its_prefix(archive, tmp_path):
     for one, other in ((0, 1), (2, 3)):
         assert all(torch.equal(states[one][k], states[other][k]) for k in states[one])
     with pytest.raises(InputError, match="'phantom' is a source, of which one can be given"):
-        pretraining.pretrain(["phantom", archive], out=tmp_path / "x", options=OPTIONS)
+        pretraining.pretrain(["phantom", archive], "curvssl", out=tmp_path / "x", options=OPTIONS)
 
 
 def test_folders_of_test_images_are_warned_of(tmp_path, capsys):
@@ -130,9 +135,9 @@ def test_a_handful_of_images_is_not_enough(tmp_path):
     for i in range(3):
         Image.fromarray(np.zeros((16, 16), np.uint8)).save(tmp_path / f"{i}.png")
     with pytest.raises(InputError, match="16 or more images are needed to learn from, and 3 can be read"):
-        pretraining.pretrain([tmp_path], out=tmp_path / "out")
+        pretraining.pretrain([tmp_path], "curvssl", out=tmp_path / "out")
 
 
 def test_what_the_method_decides_is_not_asked_of_the_loop(archive, tmp_path):
     with pytest.raises(InputError, match="curvssl decides batch_size and epochs of the loop"):
-        pretraining.pretrain([archive], out=tmp_path / "x", options=OPTIONS, epochs=7, batch_size=4)
+        pretraining.pretrain([archive], "curvssl", out=tmp_path / "x", options=OPTIONS, epochs=7, batch_size=4)

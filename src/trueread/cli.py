@@ -179,7 +179,7 @@ def pretrain(
         typer.Argument(metavar="IMAGE...", help="image files, or folders of them; or one source, as of train"),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="folder for weights.safetensors")],
-    method: Annotated[str, typer.Option("--method", "-m", help="curvssl, barlow-twins or vicreg")] = "curvssl",
+    method: Annotated[str, typer.Option("--method", "-m", help="vicreg, barlow-twins or curvssl")] = "vicreg",
     seed: Annotated[int, typer.Option(help="seed of everything random")] = 0,
     set_: DataOptions = None,
     train_: TrainOptions = None,
@@ -191,7 +191,7 @@ def pretrain(
 
     `trueread pretrain archive/ -o encoder -s size=64 -s modality=radiograph`
 
-    `trueread pretrain archive/ -o encoder -m vicreg -x epochs=200 -t backbone=resnet18`
+    `trueread pretrain archive/ -o encoder -m curvssl -x epochs=200 -t backbone=resnet18`
 
     `trueread pretrain csv:labels.csv -o encoder -s patient=lesion_id`
     """

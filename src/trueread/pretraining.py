@@ -46,14 +46,14 @@ class Reading(BaseModel):
 
 
 def pretrain(
-    images: Sequence[str | Path] | Cohort, method: str = "curvssl", *, out: str | Path, seed: int = 0,
+    images: Sequence[str | Path] | Cohort, method: str = "vicreg", *, out: str | Path, seed: int = 0,
     source: Mapping[str, Any] | None = None, options: Mapping[str, Any] | None = None, **settings: Any,
 ) -> Path:  # fmt: skip
     """Train an encoder on images without looking at labels; returns the weights file, for `weights=` of later runs.
 
     images: files, or folders that are searched for them; or one name of a source ("csv:labels.csv", "phantom"), or a
     Cohort, of which the training split is used, or all of it where it is not split.
-    method: curvssl, barlow-twins or vicreg, with `options`. source: size, channels, fit and modality of the images, or
+    method: vicreg, barlow-twins or curvssl, with `options`. source: size, channels, fit and modality of the images, or
     the options of the source.
     settings: of the loop (`backbone="resnet18"`, ...), but for those that the method decides. Interrupted, it goes on
     when it is asked again. Raises InputError for another method, and for fewer than 16 images.
