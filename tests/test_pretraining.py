@@ -87,7 +87,9 @@ def test_of_a_cohort_only_training_images_are_seen(tmp_path):
 
 def test_a_source_as_elsewhere_and_a_folder_with_its_prefix(archive, tmp_path):
     made = [
-        pretraining.pretrain(images, "curvssl", out=tmp_path / str(i), source=source, options={**OPTIONS, "epochs": 1}, **SETTINGS)
+        pretraining.pretrain(
+            images, "curvssl", out=tmp_path / str(i), source=source, options={**OPTIONS, "epochs": 1}, **SETTINGS
+        )
         for i, (images, source) in enumerate((
             (["phantom"], {"n_images": 80, "size": 28}),
             (load_cohort("phantom", n_images=80, size=28), None),
