@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -15,6 +16,7 @@ from trueread import pretraining
 from trueread.cohort.source import load_cohort
 from trueread.cohort.split import assign_splits
 from trueread.errors import InputError
+from trueread.method.two_views import Pretraining
 from trueread.model import Classifier
 from trueread.model.weights import read_weights
 from trueread.progress import set_quiet
@@ -102,6 +104,35 @@ def test_a_source_as_elsewhere_and_a_folder_with_its_prefix(archive, tmp_path):
         assert all(torch.equal(states[one][k], states[other][k]) for k in states[one])
     with pytest.raises(InputError, match="'phantom' is a source, of which one can be given"):
         pretraining.pretrain(["phantom", archive], "curvssl", out=tmp_path / "x", options=OPTIONS)
+
+
+def test_of_a_source_without_a_split_the_images_of_a_later_test_are_not_seen(archive, tmp_path):
+    from trueread.commands import train
+
+    files = sorted(p for p in archive.rglob("*.png") if p.name != "broken.png")
+    rows = [f"{p},{'ab'[i % 2]}" for i, p in enumerate(files)]
+    (tmp_path / "labels.csv").write_text("\n".join(["image,label", *rows]) + "\n")
+    data, source = f"csv:{tmp_path / 'labels.csv'}", {"size": 16, "root": str(archive)}
+    seen = []
+
+    class Stop(Exception):
+        pass
+
+    def stop(_self, cohort, *_, **__):
+        seen.append(cohort)
+        raise Stop
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Pretraining, "learn", stop)
+        with pytest.raises(Stop):
+            pretraining.pretrain(
+                [data], out=tmp_path / "encoder", source=source, options={"epochs": 1, "batch_size": 16}
+            )
+    train(data, out=tmp_path / "run", source=source, epochs=1, batch_size=8, **SETTINGS)
+    later = pd.read_csv(tmp_path / "run" / "split.csv").set_index("id")["split"]
+    (cohort,) = seen
+    assert set(later) == {"train", "val", "test"}
+    assert cohort.table.set_index("id")["split"].to_dict() == later.to_dict()
 
 
 def test_folders_of_test_images_are_warned_of(tmp_path, capsys):

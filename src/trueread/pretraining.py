@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from trueread.cohort.cohort import Cohort
 from trueread.cohort.read import list_images, read_images
 from trueread.cohort.source import SOURCES, load_cohort
-from trueread.cohort.split import split_named
+from trueread.cohort.split import assign_splits, split_named, split_note
 from trueread.commands import writing
 from trueread.errors import InputError, unknown
 from trueread.files import write_json
@@ -51,8 +51,8 @@ def pretrain(
 ) -> Path:  # fmt: skip
     """Train an encoder on images without looking at labels; returns the weights file, for `weights=` of later runs.
 
-    images: files, or folders that are searched for them; or one name of a source ("csv:labels.csv", "phantom"), or a
-    Cohort, of which the training split is used, or all of it where it is not split.
+    images: files, or folders that are searched for them; or one name of a source ("csv:labels.csv", "phantom"), of
+    which the training split is used; or a Cohort, likewise, or all of it where it is not split.
     method: vicreg, barlow-twins or curvssl, with `options`. source: size, channels, fit and modality of the images, or
     the options of the source.
     settings: of the loop (`backbone="resnet18"`, ...), but for those that the method decides. Interrupted, it goes on
@@ -91,7 +91,9 @@ def pretrain(
 
 
 def _read(images: Sequence[str], **options: Any) -> Cohort:
-    """The images that are named, of whatever source; of folders also those that have no classes."""
+    """The images that are named, of folders also those that have no classes. A source is split as a later run splits it
+    by itself, so that what that run tests on is not among the images.
+    """
     name = images[0].partition(":")[0] if images else ""
     named = name in {e.name for e in SOURCES.entries()} and not Path(images[0]).exists()
     if named and name != "folder":
@@ -99,7 +101,9 @@ def _read(images: Sequence[str], **options: Any) -> Cohort:
             raise InputError(
                 f"'{images[0]}' is a source, of which one can be given; found {len(images)}; give it alone."
             )
-        return load_cohort(images[0], **options)
+        cohort = assign_splits(load_cohort(images[0], **options))
+        say(f"split: {split_note(cohort).how}; the training images are seen, as by a run with the default split.")
+        return cohort
     return read_unlabelled([i.removeprefix("folder:") for i in images], **options)
 
 

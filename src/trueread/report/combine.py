@@ -123,9 +123,9 @@ def label_efficiency(methods: Sequence[Json]) -> list[Json]:
     lines = dict.fromkeys(_begun(m) for (few, _), m in found if few)
     names = _named(list(lines))
     rows = [
-        [names[key], labelled, m["findings"][at]["measures"]["balanced-accuracy"]["estimate"]]
+        [names[key], labelled, estimate]
         for (_, labelled), m in found
-        if (key := _begun(m)) in names and (at := _performance(m)) is not None
+        if (key := _begun(m)) in names and (estimate := _balanced_accuracy(m)) is not None
     ]
     if len({row[1] for row in rows}) < 2:
         return []
@@ -156,10 +156,10 @@ def _labels_told(method: Json) -> tuple[bool, int] | None:
     return None if n is None else (few is not None, int(n))
 
 
-def _performance(method: Json) -> int | None:
-    """Where among its findings the balanced accuracy is."""
-    known = (i for i, f in enumerate(method["findings"]) if "balanced-accuracy" in f["measures"])
-    return next((i for i in known if method["findings"][i]["audit"] == "performance"), None)
+def _balanced_accuracy(method: Json) -> Json | None:
+    """Its estimate on the test images, where it was measured."""
+    measures: Json = next((f["measures"] for f in method["findings"] if f["audit"] == "performance"), {})
+    return measures["balanced-accuracy"]["estimate"] if "balanced-accuracy" in measures else None
 
 
 def _trained(method: Json) -> Json:
